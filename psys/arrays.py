@@ -1,0 +1,111 @@
+"""The values every layer passes around: variables, slices of rows, gradients.
+
+Pure data over numpy. Nothing here reads a file, opens a socket or starts a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psys.errors import ModelError
+from psys.initializers import Initializer
+
+Array = npt.NDArray[Any]
+
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    name: np.dtype(name) for name in ("float32", "float64", "int32", "int64")
+}
+"""The dtypes a variable may have, by the name used in checkpoints and on the wire."""
+
+
+@dataclass(frozen=True)
+class VariableSpec:
+    """What a variable is, before it has a value.
+
+    Attributes:
+        name: unique in the model, e.g. ``dnn/hiddenlayer_0/kernel``.
+        shape: ``(rows, ...)``; ``()`` for a scalar, which counts as one row.
+        dtype: a key of ``DTYPES``.
+        initializer: how its first value is made, on the shard that holds it.
+        optimizer: the configuration (``Optimizer.to_config()``) that applies its
+            gradients, or None for a variable that is not trained by gradients.
+        sparse: True for a table that is pulled by row and pushed as IndexedSlices.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    initializer: Initializer
+    optimizer: Mapping[str, Any] | None = None
+    sparse: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ModelError("A variable needs a name, got ''.")
+        if self.dtype not in DTYPES:
+            raise ModelError(
+                f"Variable {self.name!r}: dtype must be one of {sorted(DTYPES)}, got {self.dtype!r}."
+            )
+        if any(size < 0 for size in self.shape):
+            raise ModelError(f"Variable {self.name!r}: negative size in shape {self.shape}.")
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, the unit a variable is cut by; 1 for a scalar."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return self.shape[1:]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the value in bytes, without slots."""
+        return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class IndexedSlices:
+    """A gradient for some rows of a table.
+
+    Attributes:
+        indices: ``[n]`` int64 row numbers; duplicates count as their sum.
+        values: ``[n, ...]`` one gradient row for each index.
+    """
+
+    indices: Array
+    values: Array
+
+    def __post_init__(self) -> None:
+        if self.indices.ndim != 1 or self.values.shape[:1] != self.indices.shape:
+            raise ModelError(
+                "IndexedSlices: indices must be [n] and values [n, ...], got "
+                f"{self.indices.shape} and {self.values.shape}."
+            )
+
+    def summed(self) -> IndexedSlices:
+        """Return the same gradient with sorted, unique indices (duplicates summed)."""
+        unique, inverse = np.unique(self.indices, return_inverse=True)
+        if unique.shape == self.indices.shape and np.array_equal(unique, self.indices):
+            return self
+        values = np.zeros((len(unique), *self.values.shape[1:]), self.values.dtype)
+        np.add.at(values, inverse.reshape(-1), self.values)
+        return IndexedSlices(unique, values)
+
+
+Gradient = Array | IndexedSlices
+"""A dense array of the variable's shape, or the gradient of some of its rows."""
+
+
+def all_finite(array: Array) -> bool:
+    """Return whether no element is NaN or infinite."""
+    # A finite sum proves it without a temporary; the sum of finite numbers may still overflow.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum()
+    return bool(np.isfinite(total)) or bool(np.isfinite(array).all())
