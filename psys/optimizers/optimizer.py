@@ -1,0 +1,271 @@
+"""The optimizer interface: how a gradient changes a slice of a variable and its slots.
+
+An optimizer is its arguments only. All state, slots shaped like the slice and a few
+scalars, belongs to the shard, which hands it in; so one optimizer serves any number of
+slices, and travels to the ps as a dict. Nothing here does I/O, keeps time or takes a lock:
+the shard applies one update of a slice at a time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from psys.arrays import Array
+from psys.errors import ConfigError, ModelError
+from psys.optimizers.arguments import checked_learning_rate
+from psys.optimizers.rows import check_rows, check_same_shape, gather, is_run, row_blocks, scatter
+from psys.optimizers.train_op import Minimization, TrainOp, group
+
+__all__ = ["Minimization", "Optimizer", "TrainOp", "from_config", "get", "group"]
+
+
+class Optimizer(ABC):
+    """How one gradient changes a value and its slots, in place.
+
+    A subclass sets ``kind`` and ``arguments``, says which ``slots`` and ``scalars`` a slice
+    starts with, and writes ``update``. float32 stays float32.
+
+    Attributes:
+        kind: the name it is registered and saved under.
+        arguments: the attributes that make up its configuration.
+        learning_rate: the step size.
+        use_locking: accepted for tf programs; updates of a slice never overlap here.
+        name: accepted for tf programs; slots are saved under ``kind``.
+    """
+
+    kind: ClassVar[str] = ""
+    arguments: ClassVar[tuple[str, ...]] = ("learning_rate",)
+
+    def __init__(self, learning_rate: float, use_locking: bool, name: str) -> None:
+        self.learning_rate = checked_learning_rate(self, learning_rate)
+        self.use_locking = use_locking
+        self.name = name
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.kind:
+            _register(cls)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.arguments)
+        return f"{type(self).__name__}({given})"
+
+    @property
+    def slots(self) -> Mapping[str, float]:
+        """Slot name → the number a new slot is filled with."""
+        return {}
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """Name → first value of each number kept once a slice."""
+        return {}
+
+    def to_config(self) -> dict[str, Any]:
+        """Return a JSON-able description; ``from_config`` reads it back."""
+        return {"kind": self.kind, **{name: getattr(self, name) for name in self.arguments}}
+
+    @abstractmethod
+    def update(
+        self,
+        value: Array,
+        slots: Mapping[str, Array],
+        scalars: Mapping[str, float],
+        gradient: Array,
+    ) -> None:
+        """Change ``value`` and ``slots`` in place, element by element.
+
+        Args:
+            value: ``[rows, ...]`` any rows of the slice.
+            slots: the same rows of each slot.
+            scalars: the slice's scalars, not to be changed here.
+            gradient: ``[rows, ...]``, not to be changed.
+        """
+
+    def advance(self, scalars: MutableMapping[str, float]) -> None:  # noqa: B027 - few have any
+        """Change the slice's scalars, once after each update; does nothing by default."""
+
+    def apply_dense(
+        self,
+        value: Array,
+        slots: Mapping[str, Array],
+        scalars: MutableMapping[str, float],
+        gradient: Array,
+    ) -> None:
+        """Apply the gradient of every row of a slice, in place.
+
+        Args:
+            value: ``[rows, ...]`` the slice.
+            slots: one array of that shape for each of ``self.slots``.
+            scalars: one number for each of ``self.scalars``.
+            gradient: ``[rows, ...]``; only read.
+
+        Raises:
+            ModelError: if the gradient has another shape than the value.
+        """
+        check_same_shape(value, gradient)
+        value, gradient = np.atleast_1d(value), np.atleast_1d(gradient)
+        slots = {name: np.atleast_1d(slot) for name, slot in slots.items()}
+        for block in row_blocks(value):
+            here = {name: slot[block] for name, slot in slots.items()}
+            self.update(value[block], here, scalars, gradient[block])
+        self.advance(scalars)
+
+    def apply_sparse(
+        self,
+        value: Array,
+        slots: Mapping[str, Array],
+        scalars: MutableMapping[str, float],
+        indices: Array,
+        rows: Array,
+    ) -> None:
+        """Apply the gradient of some rows of a slice, in place; other rows stay as they are.
+
+        Args:
+            value: ``[n, ...]`` the slice.
+            slots: one array of that shape for each of ``self.slots``.
+            scalars: one number for each of ``self.scalars``.
+            indices: ``[m]`` int64 rows of the slice, sorted and unique; may be empty.
+            rows: ``[m, ...]`` their gradients; only read.
+
+        Raises:
+            ModelError: if an index is out of range, or the rows have another shape.
+        """
+        check_rows(value, indices, rows)
+        for block in row_blocks(rows):
+            self._update_rows(value, slots, scalars, indices[block], rows[block])
+        self.advance(scalars)
+
+    def _update_rows(
+        self,
+        value: Array,
+        slots: Mapping[str, Array],
+        scalars: Mapping[str, float],
+        indices: Array,
+        rows: Array,
+    ) -> None:
+        """Update the rows ``indices``; where they lie side by side, without a copy."""
+        if is_run(indices):
+            run = slice(int(indices[0]), int(indices[-1]) + 1)
+            here = {name: slot[run] for name, slot in slots.items()}
+            self.update(value[run], here, scalars, rows)
+            return
+        taken = gather(value, indices)
+        taken_slots = {name: gather(slot, indices) for name, slot in slots.items()}
+        self.update(taken, taken_slots, scalars, rows)
+        scatter(value, indices, taken)
+        for name, slot in taken_slots.items():
+            scatter(slots[name], indices, slot)
+
+    def minimize(
+        self,
+        loss: Any,
+        global_step: Any = None,  # noqa: ARG002 - tf programs pass it; psys counts by itself
+        var_list: Sequence[str] | None = None,
+    ) -> TrainOp:
+        """Return the train op that lowers ``loss`` with this optimizer.
+
+        Args:
+            loss: the scalar loss of this batch.
+            global_step: ignored; every applied step counts.
+            var_list: names of the variables to change, or scope prefixes ending in ``/``
+                (``"dnn/"``); None means all trainable variables not claimed by another
+                minimization.
+
+        Raises:
+            ModelError: if there is no loss, or ``var_list`` is empty or holds no names.
+        """
+        if loss is None:
+            raise ModelError(f"{type(self).__name__}.minimize: loss must be a value, got None.")
+        return TrainOp((Minimization(self, loss, _names(var_list)),))
+
+
+def _names(var_list: Sequence[str] | None) -> tuple[str, ...] | None:
+    if var_list is None:
+        return None
+    if isinstance(var_list, str) or not all(isinstance(name, str) for name in var_list):
+        raise ModelError(
+            "minimize: var_list must be a list of variable names or scope prefixes "
+            f"ending in '/', got {var_list!r}."
+        )
+    if not var_list:
+        raise ModelError("minimize: no variables to optimize, var_list is empty.")
+    return tuple(var_list)
+
+
+_KINDS: dict[str, type[Optimizer]] = {}
+
+
+def _register(cls: type[Optimizer]) -> None:
+    known = _KINDS.get(cls.kind, cls)
+    # A notebook cell that is run again defines its class again: that is the same one.
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ConfigError(
+            f"Optimizer kind {cls.kind!r} is {known.__module__}.{known.__qualname__} already; "
+            f"{cls.__module__}.{cls.__qualname__} needs another."
+        )
+    _KINDS[cls.kind] = cls
+
+
+def from_config(config: Mapping[str, Any]) -> Optimizer:
+    """Return the optimizer that ``to_config`` described.
+
+    Raises:
+        ModelError: if the kind is not one this process knows, or an argument is not its own.
+        ConfigError: if an argument's value is refused.
+    """
+    given = dict(config)
+    kind = given.pop("kind", None)
+    if kind not in _KINDS:
+        raise ModelError(f"Unknown optimizer {kind!r}; known: {sorted(_KINDS)}.")
+    foreign = sorted(set(given) - set(_KINDS[kind].arguments))
+    if foreign:
+        raise ModelError(f"Optimizer {kind!r} has no argument {', '.join(foreign)}.")
+    try:
+        return _KINDS[kind](**given)
+    except TypeError as error:
+        raise ModelError(f"Optimizer {kind!r}: {error}.") from error
+
+
+_STRINGS = ("Adagrad", "Adam", "Ftrl", "RMSProp", "SGD")
+_STRINGS_TO_COME = ("RMSProp",)
+
+
+def get(
+    optimizer: str | Optimizer | Callable[[], Optimizer], learning_rate: float | None = None
+) -> Optimizer:
+    """Return the optimizer a canned estimator was given, in any of tf.estimator's forms.
+
+    Args:
+        optimizer: an instance; a callable without arguments that returns one; or one of
+            ``'Adagrad'``, ``'Adam'``, ``'Ftrl'``, ``'SGD'``.
+        learning_rate: used with a string only.
+
+    Raises:
+        ConfigError: if the string is not one of these, comes without a learning rate, or the
+            object is no optimizer.
+    """
+    if isinstance(optimizer, str):
+        return _from_string(optimizer, learning_rate)
+    made = optimizer
+    if callable(optimizer) and not isinstance(optimizer, Optimizer):
+        made = optimizer()
+    if not isinstance(made, Optimizer):
+        raise ConfigError(f"The given object is not an Optimizer instance, got {made!r}.")
+    return made
+
+
+def _from_string(name: str, learning_rate: float | None) -> Optimizer:
+    available = tuple(string for string in _STRINGS if string not in _STRINGS_TO_COME)
+    if name in _STRINGS_TO_COME:
+        raise ConfigError(
+            f"Optimizer {name!r} is not available in this version of psys; available: {available}."
+        )
+    if name not in available:
+        raise ConfigError(f"Unsupported optimizer name: {name!r}. Supported names: {available}.")
+    if learning_rate is None:
+        raise ConfigError(f"Optimizer {name!r} given as a string needs a learning_rate.")
+    return from_config({"kind": name, "learning_rate": learning_rate})

@@ -1,0 +1,57 @@
+"""What ``Optimizer.minimize`` returns: a note of which loss trains which variables.
+
+A model_fn puts it in its EstimatorSpec; the training loop computes the gradients and sends
+each with its variable's optimizer. Nothing here computes anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psys.errors import ModelError
+
+if TYPE_CHECKING:
+    from psys.optimizers.optimizer import Optimizer
+
+
+@dataclass(frozen=True, eq=False)
+class Minimization:
+    """One loss, the optimizer that lowers it, and the variables it may change.
+
+    Attributes:
+        optimizer: applies the gradients.
+        loss: the loss value of this batch.
+        var_list: variable names, or scope prefixes ending in ``/``; None means every
+            trainable variable that no other minimization of the train op claims.
+    """
+
+    optimizer: Optimizer
+    loss: Any
+    var_list: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainOp:
+    """What one training step does: one minimization, or several side by side."""
+
+    minimizations: tuple[Minimization, ...]
+
+
+def group(*train_ops: TrainOp) -> TrainOp:
+    """Return one train op that does what all ``train_ops`` do (``tf.group``).
+
+    Args:
+        *train_ops: results of ``Optimizer.minimize`` or of ``group``.
+
+    Raises:
+        ModelError: if there are none, or one is something else.
+    """
+    if not train_ops:
+        raise ModelError("group() needs at least one train op, got none.")
+    for train_op in train_ops:
+        if not isinstance(train_op, TrainOp):
+            raise ModelError(
+                f"group() takes what Optimizer.minimize() returned, got {type(train_op).__name__}."
+            )
+    return TrainOp(tuple(one for train_op in train_ops for one in train_op.minimizations))

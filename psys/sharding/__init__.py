@@ -1,0 +1,6 @@
+"""How a model is spread over shards: cut into slices of rows, placed, split and joined."""
+
+from psys.sharding.partitioner import Slice
+from psys.sharding.shard_map import ShardMap, plan
+
+__all__ = ["ShardMap", "Slice", "plan"]
