@@ -1,0 +1,114 @@
+"""Which checkpoints there are, and which is the latest one that can be used.
+
+Disk is the truth: a ``Catalog`` is a cache, rebuilt from the manifests. A checkpoint found bad is
+quarantined: reported in one line, passed over, never deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+
+from psys.checkpoint.manifest import MANIFEST, Manifest, load_all
+from psys.checkpoint.reader import CheckpointReader, open_checkpoint_dir
+from psys.checkpoint.storage import FileStorage, Storage
+from psys.errors import CheckpointError, CheckpointNotFound
+
+_log = logging.getLogger(__name__)
+
+
+class Catalog:
+    """The known checkpoints, oldest first. Not thread-safe: its owner has the lock.
+
+    Invariant: ``latest()`` is the greatest by (global_step, created) that is not quarantined.
+    """
+
+    def __init__(self, manifests: Iterable[Manifest] = ()) -> None:
+        self._manifests = {manifest.checkpoint_id: manifest for manifest in manifests}
+        self._quarantined: dict[str, str] = {}
+
+    @classmethod
+    def from_storage(cls, storage: Storage) -> Catalog:
+        """Rebuild the catalogue from the manifests on disk."""
+        return cls(load_all(storage))
+
+    def add(self, manifest: Manifest) -> bool:
+        """Add a checkpoint; False if it was known already."""
+        known = manifest.checkpoint_id in self._manifests
+        self._manifests[manifest.checkpoint_id] = manifest
+        return not known
+
+    def remove(self, checkpoint_id: str) -> None:
+        """Forget a checkpoint that was deleted; one not known is no error."""
+        self._manifests.pop(checkpoint_id, None)
+        self._quarantined.pop(checkpoint_id, None)
+
+    def quarantine(self, checkpoint_id: str, reason: str) -> None:
+        """Pass a bad checkpoint over from now on, and say why, once."""
+        if checkpoint_id in self._manifests and checkpoint_id not in self._quarantined:
+            self._quarantined[checkpoint_id] = reason
+            _log.warning("%s is passed over: %s", self._manifests[checkpoint_id].directory, reason)
+
+    def get(self, checkpoint_id: str) -> Manifest | None:
+        """Return a checkpoint by its id, quarantined or not; None if it is not known."""
+        return self._manifests.get(checkpoint_id)
+
+    def entries(self) -> tuple[Manifest, ...]:
+        """Return the usable checkpoints, oldest first."""
+        usable = (m for i, m in self._manifests.items() if i not in self._quarantined)
+        return tuple(sorted(usable, key=lambda manifest: manifest.order))
+
+    def latest(self) -> Manifest | None:
+        """Return the newest usable checkpoint, or None."""
+        return max(self.entries(), key=lambda manifest: manifest.order, default=None)
+
+
+def find_latest_valid(storage: Storage, hashes: bool = True) -> Manifest | None:
+    """Return the newest checkpoint that passes ``CheckpointReader.verify``, or None.
+
+    One that does not is reported in one warning, left where it is, and the one before is tried.
+
+    Args:
+        storage: model_dir.
+        hashes: False leaves out the reading of all bytes: existence, sizes and headers only.
+    """
+    for manifest in reversed(load_all(storage)):
+        try:
+            CheckpointReader(storage, manifest).verify(hashes)
+        except CheckpointError as error:
+            if storage.exists(manifest.name):  # else it was deleted meanwhile
+                _log.warning("%s is passed over: %s", storage.path(manifest.directory), error)
+        else:
+            return manifest
+    return None
+
+
+def latest_checkpoint(model_dir: str | os.PathLike[str]) -> str | None:
+    """Return the directory of the newest checkpoint in model_dir, or None if there is none.
+
+    Cheap enough to be called often: files are looked for and their headers read, not hashed.
+    """
+    storage = FileStorage(model_dir)
+    manifest = find_latest_valid(storage, hashes=False)
+    return storage.path(manifest.directory) if manifest else None
+
+
+def open_checkpoint(path_or_model_dir: str | os.PathLike[str]) -> CheckpointReader:
+    """Open a checkpoint's directory, or the newest valid one of a model_dir.
+
+    An export is opened by ``psys.estimator.export.open_model``, which takes all three.
+
+    Raises:
+        CheckpointNotFound: if there is no checkpoint there.
+        CheckpointCorrupt: if it was named, and its manifest cannot be read.
+    """
+    storage = FileStorage(path_or_model_dir)
+    if storage.exists(MANIFEST):
+        return open_checkpoint_dir(path_or_model_dir)
+    manifest = find_latest_valid(storage)
+    if manifest is None:
+        raise CheckpointNotFound(
+            f"{storage.root} is neither a checkpoint nor a model_dir with a valid one."
+        )
+    return CheckpointReader(storage, manifest)

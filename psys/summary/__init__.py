@@ -1,0 +1,5 @@
+"""Summaries for TensorBoard."""
+
+from psys.summary.writer import SummaryWriter
+
+__all__ = ["SummaryWriter"]
