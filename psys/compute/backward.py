@@ -1,0 +1,59 @@
+"""Reverse-mode differentiation from one loss to many roots, on autograd's nodes.
+
+``autograd.grad`` differentiates a function by one argument. Here the variables of a model turn
+up one by one while it runs, so each is a root of its own and one pass backward serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+# add_outgrads and toposort are the two pieces autograd's own backward_pass is made of.
+from autograd.core import VJPNode, add_outgrads
+from autograd.tracer import isbox, new_box
+from autograd.util import toposort
+
+from psys.arrays import Array
+
+# Lower than any trace autograd opens itself (0, 1, ...), so that an autograd.grad inside a
+# model_fn nests in ours; higher than -1, which autograd takes for "not traced".
+_TRACE = -0.5
+
+
+def new_root(value: Array) -> tuple[Array, Any]:
+    """Return ``(traced value, node)``: what is computed from it leads back to the node."""
+    node = VJPNode.new_root()
+    return new_box(value, _TRACE, node), node
+
+
+def is_traced(value: Any) -> bool:
+    """Say whether ``value`` was computed from a root."""
+    return bool(isbox(value) and value._trace == _TRACE)
+
+
+def untraced(value: Any) -> Any:
+    """Return the plain value of something that may be traced."""
+    while isbox(value):
+        value = value._value
+    return value
+
+
+def backward(result: Any, gradient: Array, roots: Collection[Any]) -> dict[Any, Array]:
+    """Return, for each root that ``result`` depends on, its gradient.
+
+    Args:
+        result: a traced value.
+        gradient: the gradient of ``result``, of its shape.
+        roots: nodes that ``new_root`` made.
+    """
+    flowing = {result._node: (gradient, False)}
+    found: dict[Any, Array] = {}
+    for node in toposort(result._node):
+        outgrad = flowing.pop(node)
+        if node in roots:
+            found[node] = outgrad[0]
+            continue
+        for parent, ingrad in zip(node.parents, node.vjp(outgrad[0]), strict=True):
+            flowing[parent] = add_outgrads(flowing.get(parent), ingrad)
+    return found

@@ -1,0 +1,41 @@
+"""The features of one batch, with room for what the input pipeline prepared ahead of time.
+
+To a model_fn this is the dict that ``input_fn`` gave. It never changes a feature by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class InputFeatures(dict[Any, Any]):
+    """A dict of features that remembers the ids its categorical columns were turned into.
+
+    Attributes:
+        transformed: column -> its ``SparseIds``, made by the input pipeline one batch ahead.
+            A feature that is assigned anew takes the columns that read it out of here.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.transformed: dict[Any, Any] = {}
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._forget(key)
+        super().__setitem__(key, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Assign every given feature, as ``dict.update`` does."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> InputFeatures:  # type: ignore[misc]
+        self.update(other)
+        return self
+
+    def _forget(self, key: Any) -> None:
+        if self.transformed:
+            # A column that does not say what it reads may read anything.
+            stale = [c for c in self.transformed if key in getattr(c, "keys", (key,))]
+            for column in stale:
+                del self.transformed[column]

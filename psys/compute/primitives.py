@@ -1,0 +1,105 @@
+"""The differentiable operations of the hot path, each with one backward pass of its own.
+
+Values and gradients keep their dtype: float32 in, float32 out, with no float64 temporary.
+What is not here can be written with ``autograd.numpy``; these are only faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from psys.arrays import Array
+from psys.compute.activations import elu, log_softmax, relu, sigmoid, softmax, softplus, tanh
+from psys.compute.cross_entropy import (
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    sparse_softmax_cross_entropy,
+    weighted_sum,
+)
+from psys.compute.embedding import segment_combine
+from psys.compute.tracing import by_many
+
+__all__ = [
+    "add_n",
+    "concat",
+    "dense",
+    "elu",
+    "log_softmax",
+    "relu",
+    "segment_combine",
+    "sigmoid",
+    "sigmoid_cross_entropy",
+    "softmax",
+    "softmax_cross_entropy",
+    "softplus",
+    "sparse_softmax_cross_entropy",
+    "tanh",
+    "weighted_sum",
+]
+
+
+def dense(x: Array, kernel: Array, bias: Array | None = None) -> Array:
+    """Return ``x @ kernel + bias``, ``[batch, units]``.
+
+    Args:
+        x: ``[batch, inputs]``.
+        kernel: ``[inputs, units]``.
+        bias: ``[units]``, or None for none.
+    """
+    return _dense(x, kernel, bias)
+
+
+def concat(arrays: Sequence[Array], axis: int = 1) -> Array:
+    """Return the arrays joined along ``axis``: shapes [2, 3] and [2, 1] give [2, 4]."""
+    return arrays[0] if len(arrays) == 1 else _concat(axis, *arrays)
+
+
+def add_n(arrays: Sequence[Array]) -> Array:
+    """Return the sum of arrays of one and the same shape."""
+    return arrays[0] if len(arrays) == 1 else _add_n(*arrays)
+
+
+def _dense_forward(x: Array, kernel: Array, bias: Array | None) -> Array:
+    result: Array = x @ kernel
+    if bias is not None:
+        result += bias
+    return result
+
+
+def _dense_gradients(
+    g: Array, argnums: tuple[int, ...], x: Array, kernel: Array, _bias: Array | None
+) -> tuple[Array, ...]:
+    parts = (lambda: g @ kernel.T, lambda: x.T @ g, lambda: g.sum(axis=0))
+    return tuple(parts[argnum]() for argnum in argnums)
+
+
+def _concat_forward(axis: int, *arrays: Array) -> Array:
+    return np.concatenate(arrays, axis)
+
+
+def _concat_gradients(
+    g: Array, argnums: tuple[int, ...], axis: int, *arrays: Array
+) -> tuple[Array, ...]:
+    ends = np.cumsum([array.shape[axis] for array in arrays])
+    before = (slice(None),) * (axis % g.ndim)
+    # Argument 0 is the axis, so array number i is argument i + 1.
+    numbers = [argnum - 1 for argnum in argnums]
+    return tuple(g[(*before, slice(ends[i] - arrays[i].shape[axis], ends[i]))] for i in numbers)
+
+
+def _add_n_forward(*arrays: Array) -> Array:
+    result: Array = arrays[0] + arrays[1]
+    for array in arrays[2:]:
+        result += array
+    return result
+
+
+def _add_n_gradients(g: Array, argnums: tuple[int, ...], *_arrays: Array) -> tuple[Array, ...]:
+    return (g,) * len(argnums)
+
+
+_dense = by_many(_dense_forward, _dense_gradients)
+_concat = by_many(_concat_forward, _concat_gradients)
+_add_n = by_many(_add_n_forward, _add_n_gradients)

@@ -1,0 +1,151 @@
+"""What one run of a model_fn sees as its variables: the interface, and which one is current.
+
+A store names variables by the scopes they are asked for in, checks that a name keeps its
+shape, and hands out values. Where the values come from is its subclasses' business; a store
+never talks to a shard itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from psys.arrays import Array
+from psys.errors import ModelError
+from psys.initializers import Initializer
+
+StoreT = TypeVar("StoreT", bound="VariableStore")
+
+_active = threading.local()
+
+
+class VariableStore(ABC):
+    """The variables of one run of a model_fn; ``with store:`` makes it this thread's current one.
+
+    Attributes:
+        global_step: the global step this run starts from.
+        seed: what ``generator`` is drawn from, together with the global step.
+    """
+
+    def __init__(self, *, global_step: int = 0, seed: int = 0) -> None:
+        self.global_step = global_step
+        self.seed = seed
+        self._scopes: list[str] = []
+        self._layer_names: Counter[str] = Counter()
+        self._used: dict[str, tuple[tuple[int, ...], bool]] = {}
+        self._generator: np.random.Generator | None = None
+
+    @abstractmethod
+    def get_variable(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        initializer: Initializer,
+        trainable: bool,
+    ) -> Array:
+        """Return the value of the dense variable ``name`` (a full name)."""
+
+    @abstractmethod
+    def lookup(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        ids: Array,
+        initializer: Initializer,
+        trainable: bool,
+        column: Any,
+        features: Any,
+    ) -> tuple[Array, Array]:
+        """Return ``(rows [n_unique, ...], inverse [nnz])`` of the table ``name`` (a full name)."""
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """The random numbers of this run: the same seed and step draw the same ones."""
+        if self._generator is None:
+            key = [self.seed & 0xFFFFFFFF, self.global_step & 0xFFFFFFFF]
+            self._generator = np.random.Generator(np.random.SFC64(key))
+        return self._generator
+
+    def full_name(self, name: str) -> str:
+        """Return ``name`` under the scopes that are open."""
+        return "/".join([*self._scopes, name])
+
+    def unique_name(self, base: str) -> str:
+        """Return ``base``, ``base_1``, ... : the next one not yet given in this scope."""
+        key = self.full_name(base)
+        number = self._layer_names[key]
+        self._layer_names[key] += 1
+        return f"{base}_{number}" if number else base
+
+    @contextmanager
+    def scope(self, prefix: str) -> Iterator[None]:
+        """Put ``prefix/`` before the names asked for inside."""
+        self._scopes.append(prefix)
+        try:
+            yield
+        finally:
+            self._scopes.pop()
+
+    def check_use(self, name: str, shape: tuple[int, ...], sparse: bool) -> bool:
+        """Record that ``name`` is used with ``shape``; return whether it was before.
+
+        Raises:
+            ModelError: if it was used with another shape, or as a table before and whole now.
+        """
+        before = self._used.get(name)
+        if before is None:
+            self._used[name] = (shape, sparse)
+            return False
+        if before[0] != shape:
+            raise ModelError(
+                f"Variable {name!r} was first asked for with shape {before[0]}, now with {shape}."
+            )
+        if before[1] != sparse:
+            raise ModelError(
+                f"Variable {name!r} is asked for both as a whole (get_variable) and by row "
+                "(lookup); use one of them."
+            )
+        return True
+
+    def __enter__(self: StoreT) -> StoreT:
+        if not hasattr(_active, "stack"):
+            _active.stack = []
+        _active.stack.append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _active.stack.pop()
+
+
+def current_store() -> VariableStore:
+    """Return this thread's current store.
+
+    Raises:
+        ModelError: outside a run of a model_fn.
+    """
+    stack: list[VariableStore] = getattr(_active, "stack", [])
+    if not stack:
+        raise ModelError(
+            "There are no variables here: layers, feature columns and get_variable work inside "
+            "a model_fn that an Estimator calls."
+        )
+    return stack[-1]
+
+
+def unique_ids(ids: Array) -> tuple[Array, Array]:
+    """Return ``(sorted unique ids, inverse)``, both ``[n]`` int64."""
+    unique, inverse = np.unique(ids, return_inverse=True)
+    return unique, inverse.reshape(-1)

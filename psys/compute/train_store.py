@@ -1,0 +1,153 @@
+"""One training step's view of the variables: pulled values, traced, so gradients follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
+from psys.compute.backward import backward, is_traced, new_root, untraced
+from psys.compute.store import VariableStore, unique_ids
+from psys.errors import ModelError
+from psys.initializers import Initializer
+
+
+class TrainStore(VariableStore):
+    """Hands out traced values of one step and differentiates the loss by them."""
+
+    def __init__(
+        self,
+        specs: Mapping[str, VariableSpec],
+        values: Mapping[str, Array],
+        rows: Mapping[str, tuple[Array, Array]],
+        fetch: Callable[[str, Array], Array],
+        *,
+        global_step: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """Take what was pulled for this step.
+
+        Args:
+            specs: every variable of the model, as the first run found them.
+            values: name -> value of each dense variable.
+            rows: table -> (sorted unique ids ``[n]``, their rows ``[n, ...]``), prefetched.
+            fetch: table, sorted unique ids ``[n]`` -> their rows, for what was not prefetched.
+            global_step: the global step of this run.
+            seed: the job's seed.
+        """
+        super().__init__(global_step=global_step, seed=seed)
+        self._specs = specs
+        self._values = values
+        self._rows = rows
+        self._fetch = fetch
+        self._given: dict[str, Array] = {}
+        self._roots: dict[Any, tuple[str, Array | None]] = {}
+
+    def get_variable(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,  # noqa: ARG002 - the spec's was decided in the first run
+        initializer: Initializer,  # noqa: ARG002 - likewise
+        trainable: bool,
+    ) -> Array:
+        """Return the value of the dense variable ``name``, traced if it is trainable."""
+        if not self.check_use(name, shape, sparse=False):
+            self._check_known(name, shape)
+            self._given[name] = self._trace(name, self._values[name], None, trainable)
+        return self._given[name]
+
+    def lookup(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        ids: Array,
+        initializer: Initializer,  # noqa: ARG002 - decided in the first run
+        trainable: bool,
+        column: Any,  # noqa: ARG002 - prefetching was decided in the first run
+        features: Any,  # noqa: ARG002
+    ) -> tuple[Array, Array]:
+        """Return ``(rows [n_unique, ...], inverse [nnz])``, rows traced if trainable."""
+        if not self.check_use(name, shape, sparse=True):
+            self._check_known(name, shape)
+        unique, rows, inverse = self._find(name, ids)
+        return self._trace(name, rows, unique, trainable), inverse
+
+    def gradients(self, loss: Any) -> dict[str, Gradient]:
+        """Return the gradient of ``loss`` by every trainable variable that it depends on.
+
+        The arrays are only to be read: two of them may be one and the same.
+
+        Raises:
+            ModelError: if ``loss`` is not a scalar, or depends on no trainable variable.
+        """
+        value = untraced(loss)
+        if np.size(value) != 1:
+            raise ModelError(f"Loss must be scalar, given shape {np.shape(value)}.")
+        found = backward(loss, np.ones_like(value), self._roots) if is_traced(loss) else {}
+        if not found:
+            raise ModelError(
+                "No gradients provided for any variable: the loss depends on none of "
+                f"{sorted({name for name, _ in self._roots.values()})}."
+            )
+        result: dict[str, Gradient] = {}
+        for node, (name, ids) in self._roots.items():
+            if node in found:
+                result[name] = self._gradient(name, ids, found[node], result.get(name))
+        return result
+
+    def _gradient(
+        self, name: str, ids: Array | None, gradient: Array, before: Gradient | None
+    ) -> Gradient:
+        """Return ``gradient`` in the variable's dtype; a table's joined to the one ``before``."""
+        spec = self._specs[name]
+        gradient = np.asarray(gradient, spec.dtype)
+        if ids is None:
+            return gradient.reshape(spec.shape)
+        if isinstance(before, IndexedSlices):
+            ids = np.concatenate([before.indices, ids])
+            gradient = np.concatenate([before.values, gradient])
+        return IndexedSlices(ids, gradient)
+
+    def _check_known(self, name: str, shape: tuple[int, ...]) -> None:
+        spec = self._specs.get(name)
+        if spec is None:
+            raise ModelError(
+                f"Variable {name!r} was not there when model_fn ran first; it must ask for the "
+                f"same variables on every batch. Known: {sorted(self._specs)}."
+            )
+        if spec.shape != shape:
+            raise ModelError(
+                f"Variable {name!r} has shape {spec.shape}, model_fn now asks for {shape}."
+            )
+
+    def _trace(self, name: str, value: Array, ids: Array | None, trainable: bool) -> Array:
+        if not trainable:
+            return value
+        box, node = new_root(value)
+        self._roots[node] = (name, ids)
+        return box
+
+    def _find(self, name: str, ids: Array) -> tuple[Array, Array, Array]:
+        """Return ``(unique ids, rows, inverse)``; only rows not prefetched are fetched."""
+        unique, inverse = unique_ids(ids)
+        if name not in self._rows:
+            return unique, self._fetch(name, unique), inverse
+        known, rows = self._rows[name]
+        # The usual case: the prefetch was made from these very ids.
+        if not np.array_equal(unique, known):
+            rows = self._complete(name, unique, known, rows)
+        return unique, rows, inverse
+
+    def _complete(self, name: str, unique: Array, known: Array, rows: Array) -> Array:
+        """Return the rows of ``unique``: from ``rows`` where ``known``, else fetched."""
+        if not len(known):
+            return self._fetch(name, unique)
+        place = np.minimum(np.searchsorted(known, unique), len(known) - 1)
+        missing = known[place] != unique
+        result: Array = rows[place]
+        if missing.any():
+            result[missing] = self._fetch(name, unique[missing])
+        return result

@@ -1,0 +1,142 @@
+"""Variables, define-by-run: what layers, feature columns and users' model_fns call.
+
+Each function acts on the current store (``with store:``), which an Estimator provides around
+every call of a model_fn. Nothing here holds a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psys.arrays import Array
+from psys.compute.backward import is_traced, untraced
+from psys.compute.build_store import BuildStore, Prefetch
+from psys.compute.features import InputFeatures
+from psys.compute.read_store import ReadStore
+from psys.compute.store import VariableStore, current_store
+from psys.compute.train_store import TrainStore
+from psys.errors import ModelError
+from psys.initializers import GlorotUniform, Initializer
+
+__all__ = [
+    "BuildStore",
+    "InputFeatures",
+    "Prefetch",
+    "ReadStore",
+    "TrainStore",
+    "VariableStore",
+    "current_global_step",
+    "current_store",
+    "get_variable",
+    "is_traced",
+    "lookup",
+    "untraced",
+    "variable_scope",
+]
+
+_GLOROT = GlorotUniform()
+
+
+def get_variable(
+    name: str,
+    shape: Sequence[int] = (),
+    dtype: str | npt.DTypeLike = "float32",
+    initializer: Initializer | None = None,
+    trainable: bool = True,
+) -> Array:
+    """Return the variable ``name`` under the open scopes; asked again, the same one.
+
+    Args:
+        name: its name inside the open ``variable_scope``.
+        shape: its shape, the same every time.
+        dtype: float32, float64, int32 or int64.
+        initializer: how its first value is made; Glorot uniform if None.
+        trainable: whether gradients may change it; integers never are.
+
+    Raises:
+        ModelError: outside a model_fn, or if the name is known with another shape.
+    """
+    store = current_store()
+    if not isinstance(dtype, str):
+        dtype = np.dtype(dtype).name
+    return store.get_variable(
+        store.full_name(name),
+        tuple(int(size) for size in shape),
+        dtype,
+        initializer or _GLOROT,
+        trainable and dtype.startswith("float"),
+    )
+
+
+def lookup(
+    name: str,
+    shape: Sequence[int],
+    ids: Array,
+    initializer: Initializer | None = None,
+    trainable: bool = True,
+    column: Any = None,
+    features: Any = None,
+) -> tuple[Array, Array]:
+    """Return ``(rows, inverse)``: each row of the table that ``ids`` name, once.
+
+    Row ``inverse[i]`` of ``rows`` belongs to ``ids[i]``: ids ``[7, 3, 7]`` give the table's
+    rows 3 and 7 and the inverse ``[1, 0, 1]``. The rest of the table is never seen.
+
+    Args:
+        name: the table's name inside the open ``variable_scope``.
+        shape: the whole table's shape, ``(rows, ...)``.
+        ids: ``[nnz]`` int64, each in ``[0, rows)``.
+        initializer: how first values are made; Glorot uniform if None.
+        trainable: whether gradients may change it.
+        column: the categorical column the ids come from, and
+        features: the features they were made from: with both, the input pipeline can pull the
+            rows one batch ahead.
+
+    Returns:
+        rows ``[n_unique, ...]`` in the order of their ids, and inverse ``[nnz]`` int64.
+
+    Raises:
+        ModelError: outside a model_fn, if an id is out of range, or if the name is known with
+            another shape.
+    """
+    store = current_store()
+    full_name = store.full_name(name)
+    size = tuple(int(n) for n in shape)
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ModelError(
+            f"Table {full_name!r}: ids must be integers [nnz], got {ids.dtype} {ids.shape}."
+        )
+    if ids.size and not (ids.min() >= 0 and ids.max() < size[0]):
+        wrong = ids[(ids < 0) | (ids >= size[0])][0]
+        raise ModelError(f"Table {full_name!r} has rows 0 to {size[0] - 1}; got the id {wrong}.")
+    return store.lookup(
+        full_name,
+        size,
+        ids.astype(np.int64, copy=False),
+        initializer or _GLOROT,
+        trainable,
+        column,
+        features,
+    )
+
+
+@contextmanager
+def variable_scope(prefix: str) -> Iterator[None]:
+    """Put ``prefix/`` before the name of every variable asked for inside."""
+    with current_store().scope(prefix):
+        yield
+
+
+def current_global_step() -> int:
+    """Return the global step this run of model_fn started from.
+
+    Raises:
+        ModelError: outside a model_fn.
+    """
+    return current_store().global_step

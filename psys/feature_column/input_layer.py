@@ -1,0 +1,49 @@
+"""The input of a network: dense columns side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from psys.compute.primitives import concat
+from psys.compute.variables import variable_scope
+from psys.errors import ModelError
+from psys.feature_column.column import DenseColumn, FeatureColumn, same_batch, sorted_columns
+
+
+def input_layer(
+    features: Mapping[str, Any],
+    feature_columns: FeatureColumn | Iterable[FeatureColumn],
+    *,
+    trainable: bool = True,
+) -> Any:
+    """Return the columns' numbers side by side, sorted by name, ``[batch, sum of widths]``.
+
+    Embedding tables are the variables ``input_layer/<column>/embedding_weights``.
+
+    Args:
+        features: raw features by key.
+        feature_columns: dense columns, in any order; an iterable or one alone.
+        trainable: False freezes the embedding tables.
+
+    Raises:
+        ModelError: if a column is not dense, two have one name, there is none, they read
+            batches of different sizes, or a feature does not fit its column.
+    """
+    columns = sorted_columns(features, feature_columns)
+    dense: list[DenseColumn] = []
+    for column in columns:
+        if not isinstance(column, DenseColumn):
+            raise ModelError(
+                f"input_layer takes dense columns, but {column.name!r} is a "
+                f"{type(column).__name__}; wrap a categorical column in embedding_column or "
+                "indicator_column."
+            )
+        dense.append(column)
+    parts: list[Any] = []
+    with variable_scope("input_layer"):
+        for one in dense:
+            with variable_scope(one.name):
+                parts.append(one.dense(features, trainable=trainable))
+            same_batch(one, len(parts[-1]), columns[0], len(parts[0]))
+    return concat(parts, axis=1)

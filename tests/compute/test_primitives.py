@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from autograd.test_util import check_grads
+
+from psys.compute import primitives
+from psys.compute.backward import backward, new_root, untraced
+from psys.errors import ModelError
+
+RANDOM = np.random.default_rng(7)
+X = RANDOM.normal(size=(4, 3))
+KERNEL = RANDOM.normal(size=(3, 2))
+BIAS = RANDOM.normal(size=(2,))
+LABELS = np.array([2, 0, 1, 1])
+ONE_HOT = np.eye(3)[LABELS]
+WEIGHTS = np.array([[0.5], [2.0], [1.0], [0.0]])
+INVERSE = np.array([1, 0, 2, 2, 1])
+SEGMENTS = np.array([0, 0, 0, 2, 3])
+EACH = np.array([0.5, 2.0, 1.0, 3.0, 0.25])
+
+
+def one_argument_cases() -> dict[str, Callable[[Any], Any]]:
+    cases: dict[str, Callable[[Any], Any]] = {
+        name: getattr(primitives, name)
+        for name in ("relu", "sigmoid", "tanh", "elu", "softplus", "softmax", "log_softmax")
+    }
+    cases["sigmoid_cross_entropy"] = lambda x: primitives.sigmoid_cross_entropy(ONE_HOT, x)
+    cases["softmax_cross_entropy"] = lambda x: primitives.softmax_cross_entropy(ONE_HOT * 0.5, x)
+    cases["sparse_softmax"] = lambda x: primitives.sparse_softmax_cross_entropy(LABELS, x)
+    cases["weighted_sum"] = lambda x: primitives.weighted_sum(x, WEIGHTS, 3.0)
+    cases["mean"] = lambda x: primitives.weighted_sum(x, None, x.size)
+    for combiner in ("sum", "mean", "sqrtn"):
+        for weights in (None, EACH):
+            cases[f"{combiner}_{'plain' if weights is None else 'weighted'}"] = (
+                lambda x, c=combiner, w=weights: primitives.segment_combine(
+                    x, INVERSE, SEGMENTS, w, 4, c
+                )
+            )
+            cases[f"{combiner}_one_each_{'plain' if weights is None else 'weighted'}"] = (
+                lambda x, c=combiner, w=weights: primitives.segment_combine(
+                    x, INVERSE, np.arange(5), w, 5, c
+                )
+            )
+    return cases
+
+
+ONE_ARGUMENT = one_argument_cases()
+
+
+@pytest.mark.parametrize("name", ONE_ARGUMENT)
+def test_the_gradient_is_the_numerical_one(name: str) -> None:
+    check_grads(ONE_ARGUMENT[name], modes=["rev"], order=1)(X)
+
+
+@pytest.mark.parametrize("name", ONE_ARGUMENT)
+def test_float32_stays_float32_forward_and_backward(name: str) -> None:
+    box, root = new_root(X.astype(np.float32))
+    answer = ONE_ARGUMENT[name](box)
+    gradient = backward(answer, np.ones_like(untraced(answer)), {root})[root]
+    assert untraced(answer).dtype == np.float32
+    assert gradient.dtype == np.float32
+    assert gradient.shape == X.shape
+
+
+@pytest.mark.parametrize("argument", [0, 1, 2])
+def test_dense_is_differentiated_by_each_argument(argument: int) -> None:
+    def along(value: Any) -> Any:
+        arguments: list[Any] = [X, KERNEL, BIAS]
+        arguments[argument] = value
+        return primitives.dense(*arguments)
+
+    check_grads(along, modes=["rev"], order=1)([X, KERNEL, BIAS][argument])
+
+
+def test_dense_by_all_arguments_at_once_is_float32() -> None:
+    boxes, roots = zip(*(new_root(a.astype(np.float32)) for a in (X, KERNEL, BIAS)), strict=True)
+    answer = primitives.dense(*boxes)
+    gradients = backward(answer, np.ones((4, 2), np.float32), set(roots))
+    np.testing.assert_allclose(gradients[roots[0]], np.ones((4, 2)) @ KERNEL.T, rtol=1e-5)
+    np.testing.assert_allclose(gradients[roots[1]], X.T @ np.ones((4, 2)), rtol=1e-5)
+    np.testing.assert_allclose(gradients[roots[2]], [4, 4])
+    assert {gradient.dtype for gradient in gradients.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_concat_joins_and_hands_each_part_its_gradient(axis: int) -> None:
+    check_grads(lambda x: primitives.concat([X, x, x * 2], axis), modes=["rev"], order=1)(X)
+    np.testing.assert_array_equal(primitives.concat([X, X], axis), np.concatenate([X, X], axis))
+    assert primitives.concat([X], axis) is X
+
+
+def test_add_n_adds() -> None:
+    np.testing.assert_allclose(primitives.add_n([X, X, X]), 3 * X)
+    check_grads(lambda x: primitives.add_n([x, X, x, x]), modes=["rev"], order=1)(X)
+
+
+def test_extreme_logits_give_finite_losses() -> None:
+    logits = np.array([[-200.0], [200.0]], np.float32)
+    labels = np.array([[1.0], [0.0]], np.float32)
+    np.testing.assert_allclose(primitives.sigmoid_cross_entropy(labels, logits), [[200], [200]])
+    wide = np.array([[-1000.0, 1000.0]], np.float32)
+    np.testing.assert_allclose(primitives.sparse_softmax_cross_entropy(np.array([0]), wide), [2000])
+    np.testing.assert_allclose(primitives.sigmoid(logits), [[0], [1]])
+
+
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_segment_combine_is_the_plain_loop(combiner: str, weighted: bool) -> None:
+    for trial in range(20):
+        random = np.random.default_rng(trial)
+        batch, count = int(random.integers(1, 9)), int(random.integers(0, 20))
+        rows = random.normal(size=(6, 3)).astype(np.float32)
+        inverse = random.integers(0, 6, count)
+        segments = np.sort(random.integers(0, batch, count))
+        weights = random.uniform(-0.5, 2, count).astype(np.float32) if weighted else None
+        expected = np.zeros((batch, 3))
+        for segment in range(batch):
+            of_it = [i for i in range(count) if segments[i] == segment]
+            each = {i: 1.0 if weights is None else float(weights[i]) for i in of_it}
+            if combiner != "sum":
+                each = {i: w for i, w in each.items() if w > 0}
+            if each:
+                total = sum(w * rows[inverse[i]].astype(float) for i, w in each.items())
+                divisor = {
+                    "sum": 1.0,
+                    "mean": sum(each.values()),
+                    "sqrtn": np.sqrt(sum(w * w for w in each.values())),
+                }[combiner]
+                expected[segment] = total / divisor
+        actual = primitives.segment_combine(rows, inverse, segments, weights, batch, combiner)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_segment_combine_keeps_wider_rows() -> None:
+    rows = RANDOM.normal(size=(3, 2, 2))
+    combined = primitives.segment_combine(rows, INVERSE, SEGMENTS, None, 4, "sum")
+    assert combined.shape == (4, 2, 2)
+    np.testing.assert_allclose(combined[0], rows[1] + rows[0] + rows[2])
+    check_grads(
+        lambda r: primitives.segment_combine(r, INVERSE, SEGMENTS, None, 4, "mean"),
+        modes=["rev"],
+        order=1,
+    )(rows)
+
+
+def test_an_unknown_combiner_is_refused() -> None:
+    with pytest.raises(ModelError, match="combiner must be"):
+        primitives.segment_combine(X, INVERSE, SEGMENTS, None, 4, "max")
