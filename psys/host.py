@@ -1,0 +1,322 @@
+"""NodeHost: runs a Node in a process: its lock, its clock, its parked callers, its disk.
+
+The Node decides; the host only delivers. ``LocalShard`` and ``LocalLink`` are the way to a
+Node in the same process, as ``psys.rpc`` is to one in another: training on one machine is a
+cluster whose one shard is in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from psys.attendance import Attendance, LeadLink
+from psys.errors import ShardTimeout
+from psys.ps.lead import Job
+from psys.ps.memory_shard import Caller, Snapshot
+from psys.ps.messages import (
+    CheckpointEntry,
+    Directive,
+    ExchangeReply,
+    ExchangeRequest,
+    Report,
+    ShardFacts,
+    ShardFile,
+    ShardOrders,
+    Verdict,
+)
+from psys.ps.node import Node
+from psys.ps.roster import Instance
+from psys.ps.shard import LoadedSlice, Shard
+
+logger = logging.getLogger("psys")
+
+TICK_SECS = 0.25
+REPLY_LIMIT_SECS = 30.0
+"""A reply is never withheld for longer: holds and grant waits are answered well before."""
+
+WriteShard = Callable[[Snapshot], ShardFile]
+
+
+def new_id() -> str:
+    """Return a random id of 12 hex digits."""
+    return secrets.token_hex(6)
+
+
+class NodeHost:
+    """One Node, safe to call from any thread."""
+
+    def __init__(
+        self,
+        index: int,
+        write_shard: WriteShard,
+        job: Job | None = None,
+        keep_verdict: Callable[[Verdict], None] | None = None,
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            index: of the shard.
+            write_shard: writes a cut to disk; its exception fails the save.
+            job: given where the lead lives here.
+            keep_verdict: puts a verdict on disk; called before anyone is told.
+        """
+        self._node = Node(index, new_id, job)
+        self._write_shard = write_shard
+        self._keep_verdict = keep_verdict
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self._waiting: dict[Caller, queue.SimpleQueue[ExchangeReply]] = {}
+        self._subscribers: dict[Instance, Callable[[Directive], None]] = {}
+        self._facts_listener: Callable[[ShardFacts], None] | None = None
+        self._facts: ShardFacts | None = None
+        self._kept_verdict: Verdict | None = None
+        self._writer = ThreadPoolExecutor(1, "psys-writer")
+        self._closed = threading.Event()
+        self._clock = threading.Thread(target=self._tick, name="psys-clock", daemon=True)
+        self._clock.start()
+
+    @property
+    def index(self) -> int:
+        """The shard's index."""
+        return self._node.shard.index
+
+    # ------------------------------------------------------------ trainers
+
+    def exchange(self, caller: Caller, request: ExchangeRequest) -> ExchangeReply:
+        """Serve a request, waiting as long as the Node withholds the reply.
+
+        Raises:
+            ShardTimeout: if no reply came within REPLY_LIMIT_SECS.
+        """
+        answer: queue.SimpleQueue[ExchangeReply] = queue.SimpleQueue()
+        with self._lock:
+            self._waiting[caller] = answer
+            self._deliver(self._node.exchange(caller, request, time.monotonic()))
+        try:
+            return answer.get(timeout=REPLY_LIMIT_SECS)
+        except queue.Empty:
+            raise ShardTimeout(
+                f"ps:{self.index} withheld its reply for {REPLY_LIMIT_SECS:.0f} s."
+            ) from None
+
+    def forget(self, caller: Caller) -> None:
+        """Drop a caller that is gone."""
+        with self._lock:
+            self._waiting.pop(caller, None)
+            self._node.forget(caller)
+
+    def request_limit_bytes(self) -> int:
+        """Return how large a request for this shard can be: nobody pushes more than it holds."""
+        with self._lock:
+            return self._node.shard.request_limit_bytes()
+
+    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
+        """Put the shard's slices in place; see ``Shard.load``."""
+        with self._lock:
+            self._deliver(self._node.load(generation, slices, time.monotonic()))
+
+    # ------------------------------------------------------------ tasks and the lead
+
+    def subscribe(self, instance: Instance, deliver: Callable[[Directive], None]) -> None:
+        """Send an instance's directives to ``deliver`` (must not block)."""
+        with self._lock:
+            self._subscribers[instance] = deliver
+            self._node.tell_again(instance)
+
+    def hear(self, report: Report) -> None:
+        """Take in a report."""
+        with self._lock:
+            self._deliver(self._node.hear(report, time.monotonic()))
+
+    def stream_broken(self, instance: Instance, deliver: Callable[[Directive], None]) -> None:
+        """Note that a control stream broke, unless a newer one of the process replaced it."""
+        with self._lock:
+            if self._subscribers.get(instance) is deliver:
+                del self._subscribers[instance]
+                self._deliver(self._node.stream_broken(instance, time.monotonic()))
+
+    def obey(self, orders: ShardOrders) -> None:
+        """Take orders of a lead elsewhere."""
+        with self._lock:
+            self._deliver(self._node.obey(orders, time.monotonic()))
+
+    def listen_to_facts(self, listener: Callable[[ShardFacts], None]) -> None:
+        """Call ``listener`` whenever the shard's facts changed (must not block)."""
+        with self._lock:
+            self._facts_listener = listener
+            self._deliver([])
+
+    # ------------------------------------------------------------ the lead's knowledge
+
+    @property
+    def has_lead(self) -> bool:
+        """Whether the lead lives here."""
+        return self._node.lead is not None
+
+    def read_lead(self, read: Callable[[Node], object]) -> object:
+        """Return what ``read`` makes of the Node, under the lock."""
+        with self._lock:
+            return read(self._node)
+
+    def wait_news(
+        self, known: tuple[tuple[CheckpointEntry, ...], Verdict | None], timeout_secs: float
+    ) -> tuple[tuple[CheckpointEntry, ...], Verdict | None]:
+        """Wait until catalogue or verdict differ from ``known``; return them as they are."""
+        until = time.monotonic() + timeout_secs
+        with self._news:
+            while (news := self._catalog()) == known:
+                left = until - time.monotonic()
+                if left <= 0 or self._closed.is_set():
+                    break
+                self._news.wait(left)
+            return news
+
+    def _catalog(self) -> tuple[tuple[CheckpointEntry, ...], Verdict | None]:
+        lead = self._node.lead
+        assert lead is not None
+        return lead.catalog, lead.ending.verdict
+
+    def wait_may_leave(self) -> None:
+        """Wait until the lead may end, saying for whom it stays."""
+        said: list[str] = []
+        with self._news:
+            while True:
+                lead = self._node.lead
+                assert lead is not None
+                if lead.may_leave(time.monotonic()):
+                    return
+                if lead.ending.verdict is not None and (unheard := lead.unheard()) != said:
+                    said = unheard
+                    logger.info(
+                        "Staying for %s, which has not heard the verdict (at most %.0f s).",
+                        ", ".join(said),
+                        lead.job.limits.linger_secs,
+                    )
+                self._news.wait(TICK_SECS)
+
+    def verdict(self, timeout_secs: float) -> Verdict | None:
+        """Return the verdict, waiting for it at most ``timeout_secs``."""
+        with self._news:
+            self._news.wait_for(lambda: self._catalog()[1] is not None, timeout_secs)
+            return self._catalog()[1]
+
+    def fail(self, reason: str) -> None:
+        """Make FAILED the verdict, from the lead's own process."""
+        with self._lock:
+            lead = self._node.lead
+            assert lead is not None
+            lead.fail(reason, time.monotonic())
+            self._deliver(self._node.tick(time.monotonic()))
+
+    def close(self) -> None:
+        """Stop the clock and finish writing."""
+        self._closed.set()
+        with self._news:
+            self._news.notify_all()
+        self._writer.shutdown(wait=True)
+
+    # ------------------------------------------------------------ inside
+
+    def _tick(self) -> None:
+        while not self._closed.wait(TICK_SECS):
+            with self._lock:
+                self._deliver(self._node.tick(time.monotonic()))
+
+    def _deliver(self, replies: list[tuple[Caller, ExchangeReply]]) -> None:
+        """Hand out what a call produced. The lock is held."""
+        for caller, reply in replies:
+            waiting = self._waiting.pop(caller, None)
+            if waiting is not None:
+                waiting.put(reply)
+        snapshot = self._node.take_snapshot()
+        if snapshot is not None:
+            self._writer.submit(self._write, snapshot)
+        lead = self._node.lead
+        if lead is not None:
+            verdict = lead.ending.verdict
+            if verdict is not None and self._kept_verdict is None:
+                self._kept_verdict = verdict
+                if self._keep_verdict is not None:
+                    self._keep_verdict(verdict)
+            for instance, directive in self._node.take_directives().items():
+                subscriber = self._subscribers.get(instance)
+                if subscriber is not None:
+                    subscriber(directive)
+            self._news.notify_all()
+        if self._facts_listener is not None:
+            facts = self._node.shard.facts()
+            if facts != self._facts:
+                self._facts = facts
+                self._facts_listener(facts)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        file, error = None, ""
+        try:
+            file = self._write_shard(snapshot)
+        except Exception as failure:
+            # Whatever went wrong fails this save, in the chief's words; the shard lives on.
+            logger.exception("ps:%d could not write its shard file.", self.index)
+            error = f"ps:{self.index} could not write its shard file: {failure}"
+        with self._lock:
+            self._deliver(self._node.written(snapshot.save, file, error, time.monotonic()))
+
+
+class LocalShard(Shard):
+    """The shard of a Node in this process."""
+
+    def __init__(self, host: NodeHost) -> None:
+        self._host = host
+        self._request: ExchangeRequest | None = None
+
+    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
+        """Put all slices in place; see ``Shard.load``."""
+        self._host.load(generation, slices)
+
+    def begin_exchange(self, request: ExchangeRequest) -> None:
+        """Keep the request; ``finish_exchange`` serves it."""
+        self._request = request
+
+    def finish_exchange(self) -> ExchangeReply:
+        """Serve the request begun last."""
+        assert self._request is not None
+        return self._host.exchange(self, self._request)
+
+    def close(self) -> None:
+        """Forget this client."""
+        self._host.forget(self)
+
+
+class LocalLink(LeadLink):
+    """The way to a lead in this process."""
+
+    def __init__(self, host: NodeHost) -> None:
+        self._host = host
+        self._directives: queue.SimpleQueue[Directive | None] = queue.SimpleQueue()
+        self._attendance: Attendance | None = None
+
+    def start(self, attendance: Attendance) -> None:
+        """Begin to carry."""
+        self._attendance = attendance
+        report = attendance.report
+        self._host.subscribe((report.task, report.instance), self._directives.put)
+        # Directives arrive under the Node's lock; listeners must not run there.
+        threading.Thread(target=self._carry, name="psys-directives", daemon=True).start()
+
+    def send(self, report: Report) -> None:
+        """Hand the report to the lead."""
+        self._host.hear(report)
+
+    def close(self) -> None:
+        """Stop carrying."""
+        self._directives.put(None)
+
+    def _carry(self) -> None:
+        assert self._attendance is not None
+        while (directive := self._directives.get()) is not None:
+            self._attendance.receive(directive)

@@ -1,0 +1,294 @@
+"""Parameters: the whole model over a list of shards.
+
+Splits a step's gradients and the rows it needs by the shard map, sends every shard its part
+under one sequence number, and joins the answers. It knows how to try again; when to join
+again is the trainer's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
+from psys.errors import (
+    ClusterError,
+    Fenced,
+    GenerationChanged,
+    ModelError,
+    ShardTimeout,
+    ShardUnavailable,
+)
+from psys.ps.messages import ExchangeReply, ExchangeRequest, Grant, Outcome, TaskName
+from psys.ps.shard import LoadedSlice, Shard
+from psys.sharding import ShardMap, plan
+
+logger = logging.getLogger("psys")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Under which name a trainer's steps are counted.
+
+    Attributes:
+        generation: the live generation.
+        task: the trainer.
+        member: its member number in that generation.
+    """
+
+    generation: str
+    task: TaskName
+    member: int
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What one exchange brought.
+
+    Attributes:
+        dense: every dense variable, whole.
+        rows: for each table asked for, ``(ids, rows)`` as asked.
+        grant: the lead's permission.
+        global_step: steps counted by the lead.
+        staleness: the greatest over the shards, of the push just applied.
+        outcome: of the push, as the lead's shard told it.
+        waiting_for: whom a WAIT waits for.
+    """
+
+    dense: Mapping[str, Array]
+    rows: Mapping[str, tuple[Array, Array]]
+    grant: Grant
+    global_step: int
+    staleness: int
+    outcome: Outcome
+    waiting_for: str
+
+
+class Parameters:
+    """All variables of one model, spread over ``shards``. One trainer, one thread."""
+
+    def __init__(
+        self,
+        specs: Mapping[str, VariableSpec],
+        shards: Sequence[Shard],
+        retry_secs: float,
+        check: Callable[[Place], None] | None = None,
+    ) -> None:
+        """Plan where everything is; nothing is sent.
+
+        Args:
+            specs: the model, by variable name.
+            shards: in the order of the ps list; the first is the lead's.
+            retry_secs: how long an exchange is tried again while a ps cannot be reached.
+            check: called before each new try; raises to give up.
+        """
+        self.specs = dict(specs)
+        self.shards = tuple(shards)
+        self.shard_map: ShardMap = plan(list(specs.values()), len(self.shards))
+        self._retry_secs = retry_secs
+        self.check = check
+        """Called before each new try; raises to give up."""
+        self._versions = [0] * len(self.shards)
+
+    # ------------------------------------------------------------ create and restore
+
+    def load(
+        self, generation: str, slice_for: Callable[[VariableSpec, int, int], LoadedSlice]
+    ) -> None:
+        """Put every slice into its shard.
+
+        Args:
+            generation: as the lead ordered it.
+            slice_for: makes the slice of a variable's rows ``[start, stop)``.
+        """
+        for index, shard in enumerate(self.shards):
+            shard.load(
+                generation,
+                [
+                    slice_for(self.specs[one.variable], one.start, one.stop)
+                    for one in self.shard_map.on(index)
+                ],
+            )
+
+    # ------------------------------------------------------------ the step
+
+    def exchange(
+        self,
+        place: Place,
+        sequence: int,
+        gradients: Mapping[str, Gradient] | None,
+        rows: Mapping[str, Array],
+        *,
+        pull: bool = True,
+        wants_grant: bool = True,
+    ) -> Pulled:
+        """Push one step and pull the next, over all shards at once.
+
+        Args:
+            place: who counts this step.
+            sequence: of the push; the last one sent where there is none.
+            gradients: by variable; None for no push.
+            rows: global ids wanted of each table, ``[n]`` sorted and unique.
+            pull: whether values are wanted at all.
+            wants_grant: whether the lead is asked for a next step.
+
+        Raises:
+            ModelError: if a gradient does not fit; nothing was sent.
+            GenerationChanged: if the model was restored meanwhile; join again.
+            Fenced: if another process has this task's place.
+            ShardUnavailable: if a ps stayed out of reach for ``retry_secs``.
+        """
+        pushes = None if gradients is None else self._split_gradients(gradients)
+        wanted = {name: self.shard_map.split_rows(name, ids) for name, ids in rows.items()}
+        requests = [
+            ExchangeRequest(
+                generation=place.generation,
+                task=place.task,
+                member=place.member,
+                sequence=sequence,
+                base_version=self._versions[index],
+                push=None if pushes is None else pushes[index],
+                pull_dense=pull,
+                pull_rows={
+                    name: parts[index][1] for name, parts in wanted.items() if index in parts
+                },
+                wants_grant=wants_grant and index == 0,
+            )
+            for index in range(len(self.shards))
+        ]
+        replies = self._call(place, requests)
+        self._raise_for(replies)
+        self._versions = [reply.version for reply in replies]
+        lead = replies[0]
+        return Pulled(
+            dense=self._join_dense(replies) if pull else {},
+            rows={
+                name: (ids, self._join_rows(name, ids, wanted[name], replies))
+                for name, ids in rows.items()
+            },
+            grant=lead.grant,
+            global_step=lead.global_step,
+            staleness=max(reply.staleness for reply in replies),
+            outcome=lead.outcome,
+            waiting_for=lead.waiting_for,
+        )
+
+    def _call(self, place: Place, requests: Sequence[ExchangeRequest]) -> list[ExchangeReply]:
+        """Send every request, and again the same where a ps could not be reached."""
+        replies: list[ExchangeReply | None] = [None] * len(self.shards)
+        begun: float | None = None
+        pause = 0.05
+        while True:
+            failure: ClusterError | None = None
+            open_ones = [i for i, reply in enumerate(replies) if reply is None]
+            sent = []
+            for index in open_ones:
+                try:
+                    self.shards[index].begin_exchange(requests[index])
+                    sent.append(index)
+                except (ShardUnavailable, ShardTimeout) as error:
+                    failure = error
+            for index in sent:
+                try:
+                    replies[index] = self.shards[index].finish_exchange()
+                except (ShardUnavailable, ShardTimeout) as error:
+                    failure = error
+            if failure is None:
+                return [reply for reply in replies if reply is not None]
+            if begun is None:
+                begun = time.monotonic()
+                logger.info("%s Trying again for at most %.0f s.", failure, self._retry_secs)
+            if self.check is not None:
+                self.check(place)
+            if time.monotonic() - begun > self._retry_secs:
+                raise failure
+            # Jittered back-off: several trainers must not return in step.
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, 1.0)
+
+    @staticmethod
+    def _raise_for(replies: Sequence[ExchangeReply]) -> None:
+        """Turn outcomes that end the step into exceptions."""
+        for index, reply in enumerate(replies):
+            if reply.outcome is Outcome.FENCED:
+                raise Fenced(f"ps:{index}: {reply.reason}")
+        for index, reply in enumerate(replies):
+            if reply.outcome is Outcome.GENERATION_CHANGED:
+                raise GenerationChanged(f"ps:{index} holds another generation of the model.")
+            if reply.outcome in (Outcome.REFUSED, Outcome.GAP):
+                raise ModelError(f"ps:{index} refused the step: {reply.reason}")
+
+    def _split_gradients(self, gradients: Mapping[str, Gradient]) -> list[dict[str, Gradient]]:
+        """Check every gradient, then cut it by shard; nothing has been sent before."""
+        parts: list[dict[str, Gradient]] = [{} for _ in self.shards]
+        for name, gradient in gradients.items():
+            spec = self.specs.get(name)
+            if spec is None:
+                raise ModelError(f"Gradient of unknown variable {name!r}.")
+            values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+            if values.dtype != DTYPES[spec.dtype]:
+                raise ModelError(
+                    f"Gradient of {name!r}: expected {spec.dtype}, got {values.dtype}."
+                )
+            if not all_finite(values):
+                raise ModelError(f"The gradient of {name!r} is not finite (NaN or infinite).")
+            if isinstance(gradient, IndexedSlices):
+                summed = gradient.summed()
+                for shard, (at, local) in self.shard_map.split_rows(name, summed.indices).items():
+                    parts[shard][name] = IndexedSlices(local, summed.values[at])
+            elif gradient.shape != spec.shape:
+                raise ModelError(
+                    f"Gradient of {name!r}: expected shape {spec.shape}, got {gradient.shape}."
+                )
+            else:
+                for shard, part in self.shard_map.split_dense(name, gradient).items():
+                    parts[shard][name] = part
+        return parts
+
+    def _join_dense(self, replies: Sequence[ExchangeReply]) -> dict[str, Array]:
+        return {
+            name: self.shard_map.join(
+                name,
+                {one.shard: replies[one.shard].dense[name] for one in self.shard_map.of(name)},
+                spec.shape,
+            )
+            for name, spec in self.specs.items()
+            if not spec.sparse
+        }
+
+    def _join_rows(
+        self,
+        name: str,
+        ids: Array,
+        parts: Mapping[int, tuple[Array, Array]],
+        replies: Sequence[ExchangeReply],
+    ) -> Array:
+        if len(parts) == 1:
+            return next(replies[shard].rows[name] for shard in parts)
+        spec = self.specs[name]
+        rows = np.empty((len(ids), *spec.row_shape), DTYPES[spec.dtype])
+        for shard, (at, _) in parts.items():
+            rows[at] = replies[shard].rows[name]
+        return rows
+
+    def describe_plan(self) -> str:
+        """Return where everything is, one line for each ps."""
+        lines = []
+        for index in range(len(self.shards)):
+            slices = self.shard_map.on(index)
+            size = sum(
+                self.specs[one.variable].nbytes * one.rows // max(self.specs[one.variable].rows, 1)
+                for one in slices
+            )
+            lines.append(f"ps:{index} holds {len(slices)} slices, {size / 2**20:.2f} MiB")
+        return "; ".join(lines)
+
+    def close(self) -> None:
+        """Give up all connections."""
+        for shard in self.shards:
+            shard.close()

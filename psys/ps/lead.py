@@ -1,0 +1,435 @@
+"""The lead: the one commander of a job, living beside shard 0.
+
+It decides everything that must be decided once: which generation lives, who takes part, how
+many steps are counted and granted, when a checkpoint is cut, how the job ends. It hears whole
+reports and answers with whole directives. It touches no parameter, file, socket or clock.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from psys.ps.endings import Ending, Limits, Waits, inputs_ended, overdue
+from psys.ps.grants import Grants
+from psys.ps.messages import (
+    PROTOCOL_VERSION,
+    CheckpointEntry,
+    ChiefOrders,
+    Directive,
+    Grant,
+    JobPhase,
+    Report,
+    ShardFacts,
+    ShardOrders,
+    ShardPhase,
+    Standing,
+    TaskName,
+    TaskPhase,
+    Verdict,
+)
+from psys.ps.roster import Instance, Roster
+from psys.ps.saving import Saving
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the lead knows of the job from its configuration.
+
+    Attributes:
+        ps: the ps tasks in order; the lead's own shard is the first. Empty where the chief
+            hosts the one shard.
+        trainers: chief and workers listed.
+        evaluator_listed: whether an evaluator is listed.
+        cluster_digest: of the ps list.
+        limits: how long to wait.
+    """
+
+    ps: tuple[TaskName, ...]
+    trainers: tuple[TaskName, ...]
+    evaluator_listed: bool = False
+    cluster_digest: str = ""
+    limits: Limits = Limits()
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards the model is spread over."""
+        return max(len(self.ps), 1)
+
+    @property
+    def others(self) -> tuple[TaskName, ...]:
+        """The ps other than the lead's own."""
+        return self.ps[1:]
+
+    @property
+    def listed(self) -> tuple[TaskName, ...]:
+        """Every task that must hear the verdict."""
+        evaluator = ("evaluator",) if self.evaluator_listed else ()
+        return (*self.trainers, *self.others, *evaluator)
+
+
+class _Model(enum.Enum):
+    """How far the model is. PREPARING: shards empty themselves; INITIALIZING: the chief loads."""
+
+    NONE = 0
+    PREPARING = 1
+    INITIALIZING = 2
+    SEALING = 3
+    LIVE = 4
+
+
+class Lead:
+    """The lead's state machine. ``hear``, ``tick`` and the exchange hooks go in, directives out."""
+
+    def __init__(
+        self, job: Job, own_shard: Callable[[], ShardFacts], new_id: Callable[[], str]
+    ) -> None:
+        """Start with no model and nobody seen.
+
+        Args:
+            job: what is listed.
+            own_shard: the facts of shard 0, just now.
+            new_id: makes random ids of 12 hex digits.
+        """
+        self.job = job
+        self.lead_id = new_id()
+        self.grants = Grants()
+        self.roster = Roster()
+        self.saving = Saving(new_id)
+        self.ending = Ending()
+        self.waits = Waits()
+        self.catalog: tuple[CheckpointEntry, ...] = ()
+        self.completed: frozenset[str] = frozenset()
+        self.generation = ""
+        self._model = _Model.NONE
+        self._own_shard = own_shard
+        self._new_id = new_id
+        self._rejected: dict[Instance, str] = {}
+        self._refused: dict[TaskName, int] = {}
+        self._chief_instance: Instance | None = None
+        self._lost_step = 0
+        self._revision = 0
+
+    # ------------------------------------------------------------ what comes in
+
+    def hear(self, report: Report, now: float) -> None:
+        """Take in a report and go as far as it allows."""
+        instance = (report.task, report.instance)
+        if reason := self._objection(report):
+            self._rejected[instance] = reason
+            member = self.roster.members.get(report.task)
+            if member is not None and member.instance == instance:
+                del self.roster.members[report.task]
+        else:
+            self._rejected.pop(instance, None)
+            self.roster.hear(report, now)
+        self.advance(now)
+
+    def stream_broken(self, instance: Instance, now: float) -> None:
+        """Note that a process's control stream broke."""
+        self._rejected.pop(instance, None)
+        self.roster.stream_broken(instance, now)
+        self.advance(now)
+
+    def ask(self, task: TaskName, member: int) -> Grant:
+        """Answer a trainer of the live generation that wants to take a step."""
+        if self._model is not _Model.LIVE:
+            return Grant.WAIT
+        if self.ending.verdict is not None:
+            return Grant.STOP
+        current = self.roster.members.get(task)
+        if current is None or current.number != member:
+            return Grant.WAIT  # its report is on the way, or it is about to be fenced
+        return self.grants.ask(task, member)
+
+    def applied(self, task: TaskName) -> None:
+        """Count a step that the lead's shard applied."""
+        self.grants.applied(task)
+
+    def _objection(self, report: Report) -> str:
+        """Return why a process does not belong to this job, '' if it does."""
+        job = self.job
+        if report.protocol_version != PROTOCOL_VERSION:
+            return (
+                f"{report.task} speaks protocol version {report.protocol_version}, the lead "
+                f"{PROTOCOL_VERSION}: install the same psys everywhere."
+            )
+        if report.cluster_digest != job.cluster_digest:
+            return (
+                f"{report.task} has another list of ps than the lead (other addresses, or "
+                "another order): give every task the same TF_CONFIG cluster."
+            )
+        if report.task not in (*job.trainers, *job.ps, "evaluator"):
+            return f"{report.task} is not listed in the lead's cluster."
+        chief = self.roster.members.get("chief")
+        digest = chief.report.model_digest if chief is not None else ""
+        if report.task != "chief" and report.model_digest and digest:
+            if report.model_digest != digest:
+                return (
+                    f"{report.task} builds other variables than the chief: run the same program "
+                    "with the same arguments on every task."
+                )
+        return ""
+
+    # ------------------------------------------------------------ deciding
+
+    def tick(self, now: float) -> None:
+        """Let time pass: leases end, waits become overdue."""
+        self.advance(now)
+
+    def advance(self, now: float) -> None:
+        """Go as far as what is known allows."""
+        self.waits.begin_pass()
+        for member in self.roster.expire(now):
+            if member.task in self.job.trainers:
+                self._refused[member.task] = member.number
+                self.saving.trainer_lost(now)
+        self.roster.admit_twins(now)
+        self._return_grants()
+        self._note_chief()
+        if self.ending.verdict is None:
+            self._note_failures(now)
+            self._advance_model(now)
+            self._advance_stop(now)
+            self._advance_save(now)
+        self.waits.end_pass()
+
+    def _shard_facts(self) -> dict[int, ShardFacts]:
+        """Return what is known of each shard whose ps is live."""
+        facts = {0: self._own_shard()}
+        for index, task in enumerate(self.job.ps):
+            member = self.roster.get(task)
+            if index and member is not None and member.report.shard is not None:
+                facts[index] = member.report.shard
+        return facts
+
+    def _return_grants(self) -> None:
+        """Take back what ended, left, or lost tasks held."""
+        facts = self._shard_facts()
+        for task, number in list(self.grants.out.items()):
+            member = self.roster.members.get(task)
+            if member is not None and member.number == number and not member.trains:
+                if member.live or member.report.phase is TaskPhase.LEFT:
+                    self.grants.give_back(task, number)
+        for task, number in self._refused.items():
+            # Only once no shard would take its push any more.
+            if len(facts) == self.job.num_shards and all(
+                one.refused.get(task, 0) >= number for one in facts.values()
+            ):
+                self.grants.give_back(task, number)
+
+    def _note_chief(self) -> None:
+        """Take over what the chief says, and notice that another process is chief now."""
+        chief = self.roster.get("chief")
+        if chief is None or chief.report.chief is None:
+            return
+        facts = chief.report.chief
+        if chief.instance != self._chief_instance:
+            self._chief_instance = chief.instance
+            self.saving.forget()
+            if self._model in (_Model.PREPARING, _Model.INITIALIZING, _Model.SEALING):
+                self._end_generation()
+        self.grants.max_steps = facts.max_steps
+        self.catalog = facts.committed
+        evaluator = self.roster.members.get("evaluator")
+        if evaluator is not None and evaluator.report.evaluator is not None:
+            self.completed |= evaluator.report.evaluator.completed
+
+    def _note_failures(self, now: float) -> None:
+        """Turn a member's failure, or the chief's conclusion, into the verdict."""
+        for member in self.roster.members.values():
+            report = member.report
+            if report.phase is TaskPhase.FAILED and (
+                member.task != "evaluator" or self._evaluator_expected()
+            ):
+                self.fail(f"{member.task}: {report.reason}", now)
+        chief = self.roster.get("chief")
+        if chief is not None and chief.report.chief is not None:
+            conclusion = chief.report.chief.conclusion
+            if conclusion is not None:
+                self.ending.conclude(conclusion, now)
+
+    def fail(self, reason: str, now: float) -> None:
+        """Make FAILED the verdict, unless there is one."""
+        step = self.grants.global_step
+        newest = self.catalog[-1].path if self.catalog else ""
+        self.ending.conclude(
+            Verdict(finished=False, reason=reason, global_step=step, checkpoint=newest), now
+        )
+
+    def _evaluator_expected(self) -> bool:
+        chief = self.roster.members.get("chief")
+        facts = chief.report.chief if chief is not None else None
+        return (
+            self.job.evaluator_listed
+            or "evaluator" in self.roster.seen
+            or (facts is not None and facts.evaluator_expected)
+        )
+
+    # ------------------------------------------------------------ the model
+
+    def _advance_model(self, now: float) -> None:
+        """Take the model from NONE to LIVE, or back when a shard lost it."""
+        if reason := overdue(
+            (*self.job.others, "chief"), self.roster, self.waits, self.job.limits, now
+        ):
+            self.fail(reason, now)
+            return
+        facts = self._shard_facts()
+        if self._model is _Model.NONE:
+            chief = self.roster.get("chief")
+            if chief is not None and len(facts) == self.job.num_shards:
+                self.generation = self._new_id()
+                self._model = _Model.PREPARING
+            return
+        # In PREPARING the shards are only on their way to the generation.
+        if self._model is not _Model.PREPARING and any(
+            one.generation != self.generation for one in facts.values()
+        ):
+            self._end_generation()
+            self._advance_model(now)
+            return
+        if len(facts) < self.job.num_shards:
+            return
+        phases = {one.phase for one in facts.values() if one.generation == self.generation}
+        arrived = all(one.generation == self.generation for one in facts.values())
+        if self._model is _Model.PREPARING and arrived:
+            self._model = _Model.INITIALIZING
+        if self._model is _Model.INITIALIZING and phases == {ShardPhase.LOADED}:
+            chief = self.roster.get("chief")
+            loaded = chief.report.chief if chief is not None else None
+            if loaded is not None and loaded.loaded == self.generation:
+                self._model = _Model.SEALING
+                self.grants.begin(loaded.loaded_step)
+        if self._model is _Model.SEALING and phases == {ShardPhase.LIVE}:
+            self._model = _Model.LIVE
+
+    def _end_generation(self) -> None:
+        """Give up the model in the shards: all go back to the last checkpoint together."""
+        if self._model is _Model.LIVE:
+            self._lost_step = self.grants.global_step
+        self._model = _Model.NONE
+        self.generation = ""
+        self.grants.out.clear()
+        self.saving.forget()
+
+    # ------------------------------------------------------------ stopping and saving
+
+    def _advance_stop(self, now: float) -> None:
+        """Stop granting when the chief says so, or when all input ended."""
+        chief = self.roster.members.get("chief")
+        facts = chief.report.chief if chief is not None else None
+        if facts is not None and facts.stop_reason:
+            self.grants.stop(facts.stop_reason)
+        if self._model is not _Model.LIVE or self.grants.stopping:
+            return
+        ended, reason = inputs_ended(
+            self.job.trainers, self.roster, self.waits, self.job.limits, now
+        )
+        if ended:
+            self.grants.stop("all input ended")
+        elif reason:
+            self.fail(reason, now)
+
+    def _advance_save(self, now: float) -> None:
+        chief = self.roster.get("chief")
+        if self._model is not _Model.LIVE or chief is None or chief.report.chief is None:
+            return
+        self.saving.advance(
+            chief.report.chief.save_request,
+            self._shard_facts(),
+            self.job.num_shards,
+            self._refused,
+            self.grants.global_step,
+            self.generation,
+            now,
+        )
+
+    # ------------------------------------------------------------ what goes out
+
+    @property
+    def live(self) -> bool:
+        """Whether the model is ready to be trained."""
+        return self._model is _Model.LIVE
+
+    @property
+    def phase(self) -> JobPhase:
+        """How far the job is."""
+        if self.ending.verdict is not None:
+            return JobPhase.ENDED
+        if not self.live:
+            return JobPhase.WAITING
+        if self.grants.drained:
+            return JobPhase.DRAINED
+        return JobPhase.STOPPING if self.grants.stopping else JobPhase.RUNNING
+
+    def shard_orders(self) -> ShardOrders:
+        """Return what every shard shall be: the same for all."""
+        if not self.generation:
+            return ShardOrders()
+        sealed = self._model in (_Model.SEALING, _Model.LIVE)
+        attempt = self.saving.attempt
+        return ShardOrders(
+            generation=self.generation,
+            phase=ShardPhase.LIVE if sealed else ShardPhase.LOADING,
+            refused=dict(self._refused),
+            save=attempt.save if attempt is not None else "",
+            cut=attempt.cut if attempt is not None else None,
+            cut_step=attempt.cut_step if attempt is not None else 0,
+        )
+
+    def _chief_orders(self) -> ChiefOrders:
+        initializing = self._model in (_Model.INITIALIZING, _Model.SEALING)
+        evaluator = self.roster.get("evaluator")
+        facts = evaluator.report.evaluator if evaluator is not None else None
+        progress = "absent" if facts is None else facts.progress or "waiting for a checkpoint"
+        return ChiefOrders(
+            initialize=self.generation if initializing else "",
+            lost_step=self._lost_step,
+            saved=self.saving.result,
+            completed=self.completed,
+            evaluator=progress,
+            evaluator_seen="evaluator" in self.roster.seen,
+            export=facts.export if facts is not None else "",
+            pins=facts.pins if facts is not None else frozenset(),
+        )
+
+    def directive(self, instance: Instance) -> Directive:
+        """Return all this process needs to know; its revision is for the host to set."""
+        task = instance[0]
+        base = Directive(
+            lead=self.lead_id,
+            generation=self.generation if self.live else "",
+            job=self.phase,
+            waiting_for=self.waits.describe(),
+            global_step=self.grants.global_step if task == "chief" else 0,
+            live_trainers=sum(member.trains for member in self.roster.live()),
+            verdict=self.ending.verdict,
+        )
+        if instance in self._rejected:
+            return replace(base, standing=Standing.REJECTED, waiting_for=self._rejected[instance])
+        member = self.roster.members.get(task)
+        if member is None or member.instance != instance:
+            twin = self.roster.twins.get(task)
+            if twin is not None and twin.instance == instance[1]:
+                return replace(
+                    base,
+                    standing=Standing.WAITING,
+                    waiting_for=f"the other {task} to leave or be lost",
+                )
+            return replace(base, standing=Standing.REPLACED)
+        return replace(
+            base,
+            member=member.number,
+            shard=self.shard_orders() if task in self.job.ps else None,
+            chief=self._chief_orders() if task == "chief" else None,
+        )
+
+    def may_leave(self, now: float) -> bool:
+        """Return whether the lead's process may end."""
+        return self.ending.may_leave(self.job.listed, self.roster, self.job.limits, now)
+
+    def unheard(self) -> list[TaskName]:
+        """Return for whom the lead stays."""
+        return self.ending.unheard(self.job.listed, self.roster)

@@ -1,0 +1,406 @@
+"""MemoryShard: the slices on one ps, with their slots, version and fences.
+
+A state machine: requests and orders go in, replies come out, a wait is a reply not yet
+given. It opens no file or socket, starts no thread and reads no clock. One caller at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
+from psys.errors import GenerationChanged, ModelError
+from psys.optimizers import optimizer as optimizers
+from psys.ps.messages import (
+    ExchangeReply,
+    ExchangeRequest,
+    Fences,
+    Outcome,
+    ShardFacts,
+    ShardFile,
+    ShardOrders,
+    ShardPhase,
+    TaskName,
+)
+from psys.ps.shard import LoadedSlice
+
+Caller = Any
+"""Whatever the host uses to find who waits for a reply."""
+
+
+@dataclass
+class SliceState:
+    """One slice and what its optimizer keeps about it. Arrays are ``[stop - start, ...]``."""
+
+    spec: VariableSpec
+    start: int
+    stop: int
+    value: Array
+    optimizer: optimizers.Optimizer | None
+    slots: dict[str, Array]
+    scalars: dict[str, float]
+
+    @classmethod
+    def from_loaded(cls, loaded: LoadedSlice) -> SliceState:
+        """Build the state, running the initializer for what was not given."""
+        spec, rows = loaded.spec, loaded.stop - loaded.start
+        shape = (rows, *spec.row_shape)
+        if not 0 <= loaded.start <= loaded.stop <= spec.rows:
+            raise ModelError(
+                f"Slice [{loaded.start}, {loaded.stop}) of {spec.name!r} lies outside its "
+                f"{spec.rows} rows."
+            )
+        value = loaded.value
+        if value is None:
+            value = spec.initializer.rows(
+                spec.name, spec.shape, spec.dtype, loaded.start, loaded.stop, loaded.seed
+            )
+        optimizer = None if spec.optimizer is None else optimizers.from_config(spec.optimizer)
+        slots: dict[str, Array] = {}
+        scalars: dict[str, float] = {}
+        if optimizer is not None:
+            scalars = {k: loaded.scalars.get(k, v) for k, v in optimizer.scalars.items()}
+            for name, initial in optimizer.slots.items():
+                given = loaded.slots.get(name)
+                slots[name] = np.full(shape, initial, spec.dtype) if given is None else given
+        state = cls(spec, loaded.start, loaded.stop, value, optimizer, slots, scalars)
+        for what, array in (("value", value), *slots.items()):
+            if array.shape != shape or array.dtype != DTYPES[spec.dtype]:
+                raise ModelError(
+                    f"{what} of {spec.name!r}[{loaded.start}:{loaded.stop}]: expected {shape} "
+                    f"{spec.dtype}, got {array.shape} {array.dtype}."
+                )
+        return state
+
+    def copy(self) -> SliceState:
+        """Return a copy that later pushes do not change."""
+        return SliceState(
+            self.spec,
+            self.start,
+            self.stop,
+            self.value.copy(),
+            self.optimizer,
+            {name: slot.copy() for name, slot in self.slots.items()},
+            dict(self.scalars),
+        )
+
+    def refusal(self, gradient: Gradient) -> str:
+        """Return why the gradient cannot be applied here, '' if it can."""
+        name = self.spec.name
+        if self.optimizer is None:
+            return f"Variable {name!r} is not trained by gradients."
+        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+        if values.dtype != self.value.dtype:
+            return f"Gradient of {name!r}: expected {self.value.dtype}, got {values.dtype}."
+        if isinstance(gradient, IndexedSlices):
+            if values.shape[1:] != self.value.shape[1:]:
+                return (
+                    f"Gradient of {name!r}: expected rows of {self.value.shape[1:]}, "
+                    f"got {values.shape[1:]}."
+                )
+            if refused := self.refuse_rows(gradient.indices):
+                return refused
+        elif values.shape != self.value.shape:
+            return f"Gradient of {name!r}: expected {self.value.shape}, got {values.shape}."
+        if not all_finite(values):
+            return f"Gradient of {name!r} is not finite."
+        return ""
+
+    def refuse_rows(self, rows: Array) -> str:
+        """Return why these local rows cannot be read or changed, '' if they can."""
+        if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= len(self.value)):
+            return (
+                f"Rows of {self.spec.name!r}: expected 0 ≤ row < {len(self.value)} within the "
+                f"slice, got {int(rows.min())} to {int(rows.max())}."
+            )
+        return ""
+
+    def apply(self, gradient: Gradient) -> None:
+        """Let the optimizer change value and slots in place."""
+        assert self.optimizer is not None  # refusal() said so before
+        if isinstance(gradient, IndexedSlices):
+            summed = gradient.summed()
+            self.optimizer.apply_sparse(
+                self.value, self.slots, self.scalars, summed.indices, summed.values
+            )
+        else:
+            self.optimizer.apply_dense(self.value, self.slots, self.scalars, gradient)
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The last push of a task that was applied here."""
+
+    member: int
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A cut of one shard, ready to be written."""
+
+    save: str
+    generation: str
+    index: int
+    global_step: int
+    cut: Fences
+    slices: tuple[SliceState, ...]
+
+
+class MemoryShard:
+    """One shard's state machine: EMPTY → LOADING → LOADED → LIVE, of one generation.
+
+    Invariants: a push is applied at most once (fences); while held, nothing beyond the cut is
+    applied before the cut is taken; nothing of another generation is applied or served.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.phase = ShardPhase.EMPTY
+        self.generation = ""
+        self.version = 0
+        self.slices: dict[str, SliceState] = {}
+        self.fences: dict[TaskName, Fence] = {}
+        self.refused: dict[TaskName, int] = {}
+        self._save = ""
+        self._cut: Fences | None = None
+        self._cut_step = 0
+        self._cut_taken = ""
+        self._written = ""
+        self._file: ShardFile | None = None
+        self._write_error = ""
+        self._parked: list[tuple[Caller, ExchangeRequest]] = []
+        self.last_requests: dict[Caller, ExchangeRequest] = {}
+        """The request each caller sent last, to make sense of a reply that came later."""
+        self.snapshot: Snapshot | None = None
+        """A cut that was taken and not yet fetched by ``take_snapshot``."""
+
+    # ------------------------------------------------------------ loading
+
+    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
+        """Put all slices in place; LIVE only once the lead seals it.
+
+        Raises:
+            GenerationChanged: if the lead has not ordered this generation to be loaded.
+            ModelError: if a slice does not fit its spec.
+        """
+        if self.generation != generation or self.phase not in (
+            ShardPhase.LOADING,
+            ShardPhase.LOADED,
+        ):
+            raise GenerationChanged(
+                f"ps:{self.index} is {self.phase.name} in generation {self.generation or 'none'}; "
+                f"it was asked to load {generation}."
+            )
+        self.slices = {item.spec.name: SliceState.from_loaded(item) for item in slices}
+        self.phase = ShardPhase.LOADED
+
+    # ------------------------------------------------------------ orders of the lead
+
+    def obey(self, orders: ShardOrders) -> list[tuple[Caller, ExchangeReply]]:
+        """Become what the lead says; return replies that were waiting for it."""
+        replies: list[tuple[Caller, ExchangeReply]] = []
+        if orders.generation != self.generation:
+            replies += self._begin_generation(orders.generation)
+        if orders.phase is ShardPhase.LIVE and self.phase is ShardPhase.LOADED:
+            self.phase = ShardPhase.LIVE
+        for task, member in orders.refused.items():
+            self.refused[task] = max(member, self.refused.get(task, 0))
+        if orders.save != self._save:
+            self._save, self._cut = orders.save, None
+            self._cut_taken = self._written = self._write_error = ""
+            self._file, self.snapshot = None, None
+        if orders.cut is not None and self.phase is ShardPhase.LIVE:
+            self._cut, self._cut_step = orders.cut, orders.cut_step
+        return replies + self._settle()
+
+    def _begin_generation(self, generation: str) -> list[tuple[Caller, ExchangeReply]]:
+        """Forget the model; whoever waits is told."""
+        parked, self._parked = self._parked, []
+        self.generation = generation
+        self.phase = ShardPhase.LOADING if generation else ShardPhase.EMPTY
+        self.slices, self.version = {}, 0
+        self.fences.clear()
+        self.refused.clear()
+        self._save = self._cut_taken = self._written = self._write_error = ""
+        self._cut, self._file, self.snapshot = None, None, None
+        return [
+            (caller, self._reply(request, Outcome.GENERATION_CHANGED)) for caller, request in parked
+        ]
+
+    @property
+    def _holding(self) -> bool:
+        return bool(self._save) and self._cut_taken != self._save
+
+    def _settle(self) -> list[tuple[Caller, ExchangeReply]]:
+        """Let in what may go on: the pushes the cut includes, then, after it, all others."""
+        replies: list[tuple[Caller, ExchangeReply]] = []
+        for caller, request in list(self._parked):
+            if not self._must_wait(request):
+                self._parked.remove((caller, request))
+                replies.append((caller, self._serve(request)))
+        if self._holding and self._cut is not None and self._cut_complete(self._cut):
+            self._cut_taken = self._save
+            self.snapshot = Snapshot(
+                self._save,
+                self.generation,
+                self.index,
+                self._cut_step,
+                dict(self._cut),
+                tuple(state.copy() for state in self.slices.values()),
+            )
+            replies += self._settle()
+        return replies
+
+    def _cut_complete(self, cut: Fences) -> bool:
+        """Return whether everything the cut includes has been applied here.
+
+        A lost trainer's last step may never come: the lead had this shard refuse its number.
+        """
+        for task, (member, sequence) in cut.items():
+            fence = self.fences.get(task, Fence(0, 0))
+            arrived = (fence.member, fence.sequence) >= (member, sequence)
+            if not arrived and member > self.refused.get(task, 0):
+                return False
+        return True
+
+    # ------------------------------------------------------------ writing the cut
+
+    def take_snapshot(self) -> Snapshot | None:
+        """Return the cut to be written, once."""
+        snapshot, self.snapshot = self.snapshot, None
+        return snapshot
+
+    def written(self, save: str, file: ShardFile | None, error: str) -> None:
+        """Note that the shard file of ``save`` is on disk, or why not."""
+        if save == self._save:
+            self._written = save
+            self._file, self._write_error = file, error
+
+    def facts(self) -> ShardFacts:
+        """Return what this shard tells the lead."""
+        return ShardFacts(
+            index=self.index,
+            phase=self.phase,
+            generation=self.generation,
+            refused=dict(self.refused),
+            held=self._save,
+            fences={task: (f.member, f.sequence) for task, f in self.fences.items()},
+            cut=self._cut_taken,
+            written=self._written,
+            file=self._file,
+            write_error=self._write_error,
+        )
+
+    # ------------------------------------------------------------ exchange
+
+    def exchange(
+        self, caller: Caller, request: ExchangeRequest
+    ) -> list[tuple[Caller, ExchangeReply]]:
+        """Serve one request; an empty list means the reply comes later."""
+        # A caller has one request under way: an older one was given up.
+        self._parked = [item for item in self._parked if item[0] != caller]
+        self.last_requests[caller] = replace(request, push=None)
+        if self._must_wait(request):
+            self._parked.append((caller, request))
+            return []
+        return [(caller, self._serve(request)), *self._settle()]
+
+    def request_limit_bytes(self) -> int:
+        """Return the most bytes a well-formed request can have.
+
+        A push holds each row once, with its number, and a pull names each row once; padding
+        and an empty shard are covered by the constant.
+        """
+        rows = sum(len(state.value) for state in self.slices.values())
+        values = sum(state.value.nbytes for state in self.slices.values())
+        return values + 16 * rows + 64 * len(self.slices) + 4096
+
+    def forget(self, caller: Caller) -> None:
+        """Drop what a caller that is gone was waiting for."""
+        self.last_requests.pop(caller, None)
+        self._parked = [item for item in self._parked if item[0] != caller]
+
+    def _must_wait(self, request: ExchangeRequest) -> bool:
+        """Return whether a new push has to wait for the cut under way."""
+        if not self._holding or request.push is None or request.generation != self.generation:
+            return False
+        fence = self.fences.get(request.task, Fence(0, 0))
+        key = (request.member, request.sequence)
+        if key <= (fence.member, fence.sequence):
+            return False
+        return self._cut is None or key > self._cut.get(request.task, (0, 0))
+
+    def _serve(self, request: ExchangeRequest) -> ExchangeReply:
+        if self.phase is not ShardPhase.LIVE or request.generation != self.generation:
+            return self._reply(request, Outcome.GENERATION_CHANGED)
+        fence = self.fences.get(request.task, Fence(0, 0))
+        if request.member < fence.member or request.member <= self.refused.get(request.task, 0):
+            return self._reply(
+                request,
+                Outcome.FENCED,
+                f"{request.task} number {request.member} was replaced or given up for lost.",
+            )
+        if reason := self._refusal(request):
+            return self._reply(request, Outcome.REFUSED, reason)
+        outcome, staleness = Outcome.NONE, 0
+        if request.push is not None:
+            last = fence.sequence if fence.member == request.member else 0
+            if request.sequence == last:
+                outcome = Outcome.DUPLICATE
+            elif request.sequence != last + 1:
+                return self._reply(
+                    request,
+                    Outcome.GAP,
+                    f"{request.task} pushed {request.sequence} after {last}.",
+                )
+            else:
+                outcome, staleness = Outcome.APPLIED, self.version - request.base_version
+                for name, gradient in request.push.items():
+                    self.slices[name].apply(gradient)
+                self.version += 1
+                self.fences[request.task] = Fence(request.member, request.sequence)
+        return ExchangeReply(
+            generation=self.generation,
+            sequence=request.sequence,
+            outcome=outcome,
+            version=self.version,
+            staleness=staleness,
+            dense=self._dense() if request.pull_dense else {},
+            rows={
+                name: self.slices[name].value.take(rows, axis=0)
+                for name, rows in request.pull_rows.items()
+            },
+        )
+
+    def _dense(self) -> dict[str, Array]:
+        return {
+            name: state.value.copy() for name, state in self.slices.items() if not state.spec.sparse
+        }
+
+    def _refusal(self, request: ExchangeRequest) -> str:
+        """Return why the request as a whole does not fit the model, '' if it does."""
+        push: Mapping[str, Gradient] = request.push or {}
+        unknown = sorted({*push, *request.pull_rows} - self.slices.keys())
+        if unknown:
+            return f"ps:{self.index} holds no slice of {', '.join(unknown)}."
+        for name, gradient in push.items():
+            if refused := self.slices[name].refusal(gradient):
+                return refused
+        for name, rows in request.pull_rows.items():
+            if refused := self.slices[name].refuse_rows(rows):
+                return refused
+        return ""
+
+    def _reply(self, request: ExchangeRequest, outcome: Outcome, reason: str = "") -> ExchangeReply:
+        return ExchangeReply(
+            generation=self.generation if self.phase is ShardPhase.LIVE else "",
+            sequence=request.sequence,
+            outcome=outcome,
+            reason=reason,
+            version=self.version,
+        )

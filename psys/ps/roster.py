@@ -1,0 +1,145 @@
+"""The roster: which tasks take part, under which number, and who is alive.
+
+The lead admits a process under a member number larger than any before, keeps its last
+report, and gives it up for lost once its lease is over. A broken stream shortens the lease;
+a second process of the same name waits until the first is lost or has left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psys.ps.messages import Report, TaskName, TaskPhase
+
+LEASE_SECS = 10.0
+RENEWAL_SECS = 3.0
+BROKEN_STREAM_LEASE_SECS = 1.5
+"""What is left of a lease when the stream breaks: time to open another one."""
+
+Instance = tuple[TaskName, str]
+"""One process: its task and its random id."""
+
+_ENDED = (TaskPhase.INPUT_ENDED, TaskPhase.LEFT, TaskPhase.FAILED)
+
+
+@dataclass
+class Member:
+    """An admitted process.
+
+    Attributes:
+        instance: which process it is.
+        number: its member number.
+        report: the last it said.
+        lease_until_secs: when it counts as lost unless it is heard of.
+        lost_since_secs: when it was given up; None while it is live.
+    """
+
+    instance: Instance
+    number: int
+    report: Report
+    lease_until_secs: float
+    lost_since_secs: float | None = None
+
+    @property
+    def task(self) -> TaskName:
+        """The member's task name."""
+        return self.instance[0]
+
+    @property
+    def live(self) -> bool:
+        """Whether the member is attending."""
+        return self.lost_since_secs is None and self.report.phase is not TaskPhase.LEFT
+
+    @property
+    def trains(self) -> bool:
+        """Whether the member may hold a grant."""
+        return self.live and self.report.phase not in _ENDED
+
+
+class Roster:
+    """Members by task, and the processes that wait for a place.
+
+    Invariant: member numbers only grow, so a shard can order two processes of one task.
+    """
+
+    def __init__(self) -> None:
+        self.members: dict[TaskName, Member] = {}
+        self.twins: dict[TaskName, Report] = {}
+        """The last report of a process that waits for a live one's place."""
+        self.seen: set[TaskName] = set()
+        self._last_number = 0
+        self._last_now = 0.0
+
+    def next_number(self) -> int:
+        """Return a number larger than any given before."""
+        self._last_number += 1
+        return self._last_number
+
+    def hear(self, report: Report, now: float) -> Member | None:
+        """Note a report; return the member, or None for a process that has no place (yet)."""
+        instance = (report.task, report.instance)
+        member = self.members.get(report.task)
+        if member is not None and member.instance == instance:
+            if report.revision < member.report.revision:
+                return member
+            if member.lost_since_secs is not None:
+                # A lost lease is not a death: the process comes back under a new number,
+                # because shards may have been told to refuse the old one.
+                member.lost_since_secs = None
+                member.number = self.next_number()
+            member.report = report
+            member.lease_until_secs = now + LEASE_SECS
+            return member
+        if member is not None and 0 < report.member < member.number:
+            return None  # it had the place once, was lost, and another has it now
+        if member is not None and member.live and not member.report.heard_verdict:
+            self.twins[report.task] = report
+            return None
+        self._last_number = max(self._last_number, report.member)
+        member = Member(instance, self.next_number(), report, now + LEASE_SECS)
+        self.members[report.task] = member
+        self.seen.add(report.task)
+        self.twins.pop(report.task, None)
+        return member
+
+    def admit_twins(self, now: float) -> None:
+        """Give waiting processes the places that became free."""
+        for report in list(self.twins.values()):
+            self.hear(report, now)
+
+    def stream_broken(self, instance: Instance, now: float) -> None:
+        """Shorten the lease of a process whose stream broke."""
+        member = self.members.get(instance[0])
+        if member is not None and member.instance == instance:
+            member.lease_until_secs = min(member.lease_until_secs, now + BROKEN_STREAM_LEASE_SECS)
+        twin = self.twins.get(instance[0])
+        if twin is not None and twin.instance == instance[1]:
+            del self.twins[instance[0]]
+
+    def expire(self, now: float) -> list[Member]:
+        """Give up those whose lease is over; return them.
+
+        If the clock jumped (the lead was stopped or starved), nobody could be heard: every
+        lease is extended by a full one instead.
+        """
+        if self._last_now and now - self._last_now > LEASE_SECS / 3:
+            for member in self.members.values():
+                member.lease_until_secs = max(member.lease_until_secs, now + LEASE_SECS)
+        self._last_now = now
+        lost = [
+            member
+            for member in self.members.values()
+            if member.live and member.lease_until_secs <= now
+        ]
+        for member in lost:
+            member.lost_since_secs = now
+        return lost
+
+    def get(self, task: TaskName) -> Member | None:
+        """Return the live member of a task."""
+        member = self.members.get(task)
+        return member if member is not None and member.live else None
+
+    def live(self) -> list[Member]:
+        """Return all live members."""
+        return [member for member in self.members.values() if member.live]

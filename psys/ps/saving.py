@@ -1,0 +1,158 @@
+"""Saving: the two rounds by which the lead cuts all shards at one point of history.
+
+Hold: every shard queues arriving pushes and answers with its fences. Cut(V): V is the
+greatest sequence of each trainer over all shards; a shard lets in what is in V (it was sent
+already), copies its values, and lets the rest go on. All shard files of one checkpoint carry
+the same V. A hold that takes too long is released and tried again under another id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from psys.ps.messages import Fences, SaveResult, ShardFacts, TaskName
+
+HOLD_LIMIT_SECS = 1.0
+WRITE_LIMIT_SECS = 600.0
+ATTEMPTS = 30
+
+
+@dataclass
+class Attempt:
+    """One attempt of a save."""
+
+    save: str
+    request: int
+    begun_secs: float
+    number: int
+    cut: Fences | None = None
+    cut_step: int = 0
+    torn: tuple[TaskName, ...] = ()
+    complete: bool = False
+    """Every shard has taken its cut; what is left is writing."""
+
+
+def union_of(fences: Sequence[Fences]) -> dict[TaskName, tuple[int, int]]:
+    """Return V: the greatest (member, sequence) of each task over all shards.
+
+    Example: ``{chief: (1, 7)}`` and ``{chief: (1, 8), worker:0: (2, 3)}`` give
+    ``{chief: (1, 8), worker:0: (2, 3)}``.
+    """
+    union: dict[TaskName, tuple[int, int]] = {}
+    for one in fences:
+        for task, key in one.items():
+            union[task] = max(tuple(key), union.get(task, (0, 0)))  # type: ignore[assignment]
+    return union
+
+
+class Saving:
+    """The save under way, if any, and the result of the last."""
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
+        self.attempt: Attempt | None = None
+        self.result: SaveResult | None = None
+        self.served_request = 0
+
+    def abort(self, error: str) -> None:
+        """Give up the save under way for good; the chief is told why."""
+        if self.attempt is not None:
+            self.result = SaveResult(self.attempt.request, error=error)
+            self.served_request = self.attempt.request
+            self.attempt = None
+
+    def forget(self) -> None:
+        """Forget all requests, when the chief is another process or the generation ended."""
+        self.attempt, self.result, self.served_request = None, None, 0
+
+    def advance(
+        self,
+        request: int,
+        facts: Mapping[int, ShardFacts],
+        num_shards: int,
+        refused: Mapping[TaskName, int],
+        global_step: int,
+        generation: str,
+        now: float,
+    ) -> None:
+        """Go as far as the shards' facts allow.
+
+        Args:
+            request: the chief's count of saves asked for.
+            facts: the last known facts of each shard.
+            num_shards: how many shards there are.
+            refused: member numbers every shard refuses by now.
+            global_step: the lead's count; exact while its own shard is held.
+            generation: the live generation.
+            now: monotonic seconds.
+        """
+        if self.attempt is None and request > self.served_request:
+            self.attempt = Attempt(self._new_id(), request, now, 1)
+        attempt = self.attempt
+        if attempt is None or len(facts) < num_shards:
+            return
+        mine = [facts[i] for i in range(num_shards) if facts[i].held == attempt.save]
+        if attempt.cut is None:
+            if len(mine) == num_shards:
+                self._order_cut(attempt, mine, refused, global_step)
+            elif now - attempt.begun_secs > HOLD_LIMIT_SECS:
+                self._try_again(attempt, now, "not every ps could be held in time")
+            return
+        if any(one.write_error for one in mine):
+            self.abort(next(one.write_error for one in mine if one.write_error))
+            return
+        cut = [one for one in mine if one.cut == attempt.save]
+        if len(cut) < num_shards:
+            if now - attempt.begun_secs > HOLD_LIMIT_SECS:
+                self._try_again(attempt, now, "the cut was not complete in time")
+            return
+        attempt.complete = True
+        written = [one for one in cut if one.written == attempt.save and one.file is not None]
+        if len(written) < num_shards:
+            if now - attempt.begun_secs > WRITE_LIMIT_SECS:
+                self.abort(f"a ps did not write its shard file within {WRITE_LIMIT_SECS:.0f} s")
+            return
+        self.result = SaveResult(
+            request=attempt.request,
+            checkpoint_id=attempt.save,
+            generation=generation,
+            global_step=attempt.cut_step,
+            cut=attempt.cut,
+            files=tuple(one.file for one in written if one.file is not None),
+            torn=attempt.torn,
+        )
+        self.served_request = attempt.request
+        self.attempt = None
+
+    def _order_cut(
+        self,
+        attempt: Attempt,
+        held: Sequence[ShardFacts],
+        refused: Mapping[TaskName, int],
+        global_step: int,
+    ) -> None:
+        attempt.cut = union_of([one.fences for one in held])
+        lead_has = held[0].fences
+        torn = []
+        attempt.cut_step = global_step
+        for task, key in attempt.cut.items():
+            dead = key[0] <= refused.get(task, 0)
+            if dead and any(tuple(one.fences.get(task, (0, 0))) < key for one in held):
+                torn.append(task)
+            # What the cut includes and the lead's shard still waits for will be counted
+            # before it cuts: one step at most, since a trainer has one push under way.
+            elif tuple(lead_has.get(task, (0, 0))) < key:
+                attempt.cut_step += 1
+        attempt.torn = tuple(sorted(torn))
+
+    def _try_again(self, attempt: Attempt, now: float, why: str) -> None:
+        if attempt.number >= ATTEMPTS:
+            self.abort(f"gave up after {ATTEMPTS} attempts: {why}")
+        else:
+            self.attempt = Attempt(self._new_id(), attempt.request, now, attempt.number + 1)
+
+    def trainer_lost(self, now: float) -> None:
+        """Begin the save under way anew: the cut may include a push that will never come."""
+        if self.attempt is not None and not self.attempt.complete:
+            self._try_again(self.attempt, now, "a trainer was lost meanwhile")

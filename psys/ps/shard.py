@@ -1,0 +1,68 @@
+"""The Shard interface: everything a client may ask of one ps.
+
+``MemoryShard`` is the thing itself, ``RemoteShard`` (``psys.rpc``) the same over gRPC, and
+``LocalShard`` (``psys.host``) the same within one process. All obey one contract test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from psys.arrays import Array, VariableSpec
+from psys.ps.messages import ExchangeReply, ExchangeRequest
+
+
+@dataclass(frozen=True)
+class LoadedSlice:
+    """Rows ``[start, stop)`` of a variable, as they are put into a shard.
+
+    Attributes:
+        spec: the whole variable.
+        start: first row.
+        stop: one past the last row.
+        seed: for the initializer.
+        value: ``[stop - start, ...]``, or None to let the shard run the initializer.
+        slots: optimizer state by slot name; missing ones start at the optimizer's default.
+        scalars: optimizer state that is one number for the slice.
+    """
+
+    spec: VariableSpec
+    start: int
+    stop: int
+    seed: int = 0
+    value: Array | None = None
+    slots: Mapping[str, Array] = field(default_factory=dict)
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+
+class Shard(ABC):
+    """All slices on one ps, as a client sees them. Calls may block; none is concurrent."""
+
+    @abstractmethod
+    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
+        """Put all slices of the shard in place, as ``generation``.
+
+        Raises:
+            GenerationChanged: if the lead has not ordered this generation to be loaded.
+            ModelError: if a slice does not fit its own spec.
+            ShardUnavailable: if the ps cannot be reached.
+        """
+
+    @abstractmethod
+    def begin_exchange(self, request: ExchangeRequest) -> None:
+        """Send one request; ``finish_exchange`` waits for its answer."""
+
+    @abstractmethod
+    def finish_exchange(self) -> ExchangeReply:
+        """Return the answer to the request begun last.
+
+        Raises:
+            ShardUnavailable: if the connection broke before the answer came; the same request
+                may be begun again.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the connection; an exchange that waits ends with ShardUnavailable."""
