@@ -1,0 +1,36 @@
+"""Channels: how a client reaches a ps, with the options that make failure quick and visible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+TOKEN_KEY = "psys-job-token"
+
+OPTIONS: Sequence[tuple[str, int]] = (
+    # Peers of a cluster are never behind the user's web proxy.
+    ("grpc.enable_http_proxy", 0),
+    # The defaults back off to minutes; a restarted ps must be found again at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    # A host that vanished without closing its connections is noticed by these.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Channels of one process must not share a broken connection's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """Return a channel to ``host:port``; it connects when first used."""
+    return grpc.insecure_channel(address, options=list(OPTIONS))
+
+
+def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Return what every call carries: the job's token, where there is one."""
+    return () if token is None else ((TOKEN_KEY, token),)

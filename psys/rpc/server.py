@@ -1,0 +1,136 @@
+"""The gRPC server of a process that holds a shard: its address, its threads, its services."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from psys.checkpoint.storage import Storage
+from psys.errors import ConfigError
+from psys.host import NodeHost
+from psys.rpc.channel import TOKEN_KEY
+from psys.rpc.servicers import (
+    CheckpointsServicer,
+    ClusterServicer,
+    GradientsServicer,
+    ShardsServicer,
+)
+from psys.rpc.v1 import (
+    checkpoints_pb2_grpc,
+    cluster_pb2_grpc,
+    gradients_pb2_grpc,
+    shard_pb2_grpc,
+)
+
+logger = logging.getLogger("psys")
+
+OPTIONS = (
+    # Otherwise two ps on one port both start and share the calls between them.
+    ("grpc.so_reuseport", 0),
+    # Clients ping every 10 s (rpc/channel.py); a stricter minimum here would cut them off.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+STREAMS_PER_TASK = 4
+RESERVE = 16
+"""Threads beyond the listed tasks: watchers, status, health, a twin that waits."""
+
+
+class _TokenInterceptor(grpc.ServerInterceptor):
+    """Refuses every call but health that does not carry the job's token."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Let a call through, or answer PERMISSION_DENIED."""
+        given = dict(details.invocation_metadata or ()).get(TOKEN_KEY)
+        if given == self._token or details.method.startswith("/grpc.health.v1.Health/"):
+            return continuation(details)
+        handler = continuation(details)
+
+        def deny(_request: Any, context: grpc.ServicerContext) -> Any:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "The job's token is missing or wrong.")
+
+        if handler is None:
+            return None
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(deny)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(deny)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(deny)
+        return grpc.unary_unary_rpc_method_handler(deny)
+
+
+class Server:
+    """Serves one host's shard, and its lead if it has one, on one address."""
+
+    def __init__(
+        self, host: NodeHost, storage: Storage, address: str, tasks: int, token: str | None
+    ) -> None:
+        """Bind and start.
+
+        Args:
+            host: what is served.
+            storage: where this process's shard files are.
+            address: ``host:port`` from TF_CONFIG, the only one listened on.
+            tasks: how many tasks are listed, for the size of the thread pool: a call that
+                waits must never hold a thread another needs.
+            token: the job's token, where there is one.
+
+        Raises:
+            ConfigError: if the address cannot be bound.
+        """
+        interceptors = () if token is None else (_TokenInterceptor(token),)
+        self._server = grpc.server(
+            ThreadPoolExecutor(STREAMS_PER_TASK * tasks + RESERVE, "psys-rpc"),
+            options=OPTIONS,
+            interceptors=interceptors,
+        )
+        gradients_pb2_grpc.add_GradientsServicer_to_server(GradientsServicer(host), self._server)
+        shard_pb2_grpc.add_ShardsServicer_to_server(ShardsServicer(host), self._server)
+        checkpoints_pb2_grpc.add_CheckpointsServicer_to_server(
+            CheckpointsServicer(host, storage), self._server
+        )
+        if host.has_lead:
+            cluster_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(host), self._server)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise ConfigError(
+                f"Cannot listen on {address} (TF_CONFIG): the port is in use, or the host is not "
+                "this machine. Stop what uses it, or give this task another address."
+            )
+        self._server.start()
+        self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        if token is None and not _is_loopback(address):
+            logger.warning(
+                "%s accepts anyone who can reach it: no job token is set (PSYS_JOB_TOKEN).",
+                address,
+            )
+
+    def stop(self, grace_secs: float = 0.5) -> None:
+        """Stop serving; calls under way have ``grace_secs`` to end."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_secs).wait()
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
