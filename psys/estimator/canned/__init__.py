@@ -1,0 +1,1 @@
+"""Ready-made models: linear, deep, and both together, with a head for each kind of label."""

@@ -1,0 +1,435 @@
+"""Estimator: a model_fn, a directory, and the four things one does with them.
+
+Train, evaluate, predict, export, each on this machine. In a cluster ``train_and_evaluate``
+runs the same training through the same ``TrainingRun``.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from psys.arrays import Array
+from psys.checkpoint import ModelReader, latest_checkpoint, open_checkpoint
+from psys.checkpoint.catalog import find_latest_valid
+from psys.checkpoint.storage import FileStorage
+from psys.compute.build_store import BuildStore
+from psys.errors import CheckpointNotFound, ConfigError, ModelError
+from psys.estimator import evaluation
+from psys.estimator.export import make_signature, open_model, write_export
+from psys.estimator.model_fn import EstimatorSpec, ModeKeys
+from psys.estimator.run_config import RunConfig
+from psys.estimator.specs import checked_hooks, checked_listeners
+from psys.estimator.training import TrainArguments, TrainingRun
+from psys.train.chief import new_seed
+from psys.train.hooks import CheckpointSaverListener, SessionRunHook
+from psys.train.input_pipeline import Batch, InputPipeline, batches, call_input_fn
+from psys.train.log import show_log_lines
+from psys.train.membership import Membership, local_settings
+from psys.train.model import InitialModel
+
+logger = logging.getLogger("psys")
+
+_MODEL_FN_ARGUMENTS = {"features", "labels", "mode", "params", "self", "config"}
+
+
+class Estimator:
+    """Trains and evaluates the model a ``model_fn`` describes (tf.estimator.Estimator)."""
+
+    def __init__(
+        self,
+        model_fn: Callable[..., EstimatorSpec],
+        model_dir: str | os.PathLike[str] | None = None,
+        config: RunConfig | None = None,
+        params: Mapping[str, Any] | None = None,
+        warm_start_from: None = None,
+    ) -> None:
+        """Check the arguments; nothing is built yet.
+
+        Args:
+            model_fn: called once a step with the batch's arrays: ``(features[, labels][, mode]
+                [, params][, config])`` → EstimatorSpec.
+            model_dir: where everything is kept; RunConfig's if None; else a temporary one.
+            config: a RunConfig; one that reads TF_CONFIG if None.
+            params: given to model_fn and input_fn, copied.
+            warm_start_from: not available in this version.
+
+        Raises:
+            ConfigError: if an argument cannot be used.
+        """
+        self._refuse_overrides()
+        config = RunConfig() if config is None else config
+        if not isinstance(config, RunConfig):
+            raise ConfigError(f"config must be an instance of `RunConfig`, given {config!r}.")
+        if warm_start_from is not None:
+            raise ConfigError("warm_start_from is not available in this version of psys.")
+        self._config = _with_model_dir(config, model_dir)
+        self._params = copy.deepcopy(dict(params or {}))
+        if model_fn is None:
+            raise ConfigError("model_fn must be provided to Estimator.")
+        self._arguments = _check_model_fn(model_fn, params)
+        self._model_fn = model_fn
+        self._seen_features: Mapping[str, Any] = {}
+        self._seen_predictions: tuple[str, ...] = ()
+
+    # ------------------------------------------------------------ properties
+
+    @property
+    def config(self) -> RunConfig:
+        """A copy of the RunConfig."""
+        return copy.deepcopy(self._config)
+
+    @property
+    def model_dir(self) -> str:
+        """Where checkpoints, summaries and exports are."""
+        assert self._config.model_dir is not None
+        return self._config.model_dir
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """A copy of the parameters."""
+        return copy.deepcopy(self._params)
+
+    @property
+    def model_fn(self) -> Callable[..., EstimatorSpec]:
+        """The model_fn, with params bound: (features, labels, mode, config) → EstimatorSpec."""
+
+        def bound(features: Any, labels: Any, mode: str, config: RunConfig) -> EstimatorSpec:
+            del config
+            return self.call_model_fn(features, labels, mode)
+
+        return bound
+
+    # ------------------------------------------------------------ the four verbs
+
+    def train(
+        self,
+        input_fn: Callable[..., Any],
+        hooks: Sequence[SessionRunHook] | None = None,
+        steps: int | None = None,
+        max_steps: int | None = None,
+        saving_listeners: Sequence[CheckpointSaverListener] | None = None,
+    ) -> Estimator:
+        """Train on this machine, going on from the latest checkpoint.
+
+        Args:
+            input_fn: makes batches; asked again for each call.
+            hooks: called around each step.
+            steps: so many more steps; excludes ``max_steps``.
+            max_steps: up to this global step; nothing is done if it is reached already.
+            saving_listeners: told of every checkpoint.
+
+        Raises:
+            ConfigError: if an argument cannot be used, or TF_CONFIG names a cluster (there,
+                ``train_and_evaluate`` trains).
+            ModelError: if the model or its data cannot be used.
+        """
+        _check_steps(steps, max_steps)
+        if self._config.cluster_config.cluster is not None:
+            raise ConfigError(
+                "Estimator.train trains on one machine, and TF_CONFIG names a cluster: "
+                "use train_and_evaluate."
+            )
+        checked = checked_hooks(hooks or ())
+        listeners = checked_listeners(saving_listeners or ())
+        show_log_lines()
+        if max_steps is not None and (reached := self._reached()) >= max_steps:
+            logger.info(
+                "Nothing to do: the checkpoint at step %d is at or beyond max_steps %d.",
+                reached,
+                max_steps,
+            )
+            return self
+        arguments = TrainArguments(
+            input_fn, checked, listeners, steps, max_steps, params=self.params
+        )
+        membership = Membership(local_settings(self.model_dir))
+        run = TrainingRun(self.call_model_fn, self._config, membership, arguments)
+        try:
+            assert membership.attendance is not None
+            membership.attendance.begin()
+            run.run()
+            run.finish()
+        finally:
+            run.close()
+            membership.close()
+        return self
+
+    def evaluate(
+        self,
+        input_fn: Callable[..., Any],
+        steps: int | None = None,
+        hooks: Sequence[SessionRunHook] | None = None,
+        checkpoint_path: str | None = None,
+        name: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate a checkpoint; return its metrics, ``loss`` and ``global_step``.
+
+        Args:
+            input_fn: makes batches.
+            steps: how many at most; None for all.
+            hooks: called around each batch.
+            checkpoint_path: which; the latest if None; initial values if there is none.
+            name: of the evaluation; its results go to ``eval_<name>`` instead of ``eval``.
+            progress: told the number of each batch.
+
+        Raises:
+            ConfigError: if ``steps`` is not above 0.
+            ModelError: if the model or its data cannot be used.
+            CheckpointError: if the checkpoint cannot be read.
+        """
+        _check_steps(steps, None)
+        checked = checked_hooks(hooks or ())
+        begun = time.monotonic()
+        path = checkpoint_path or self.latest_checkpoint()
+        with _batches_of(self._input(input_fn, ModeKeys.EVAL)) as source:
+            if path is not None:
+                reader = open_model(path)
+            else:
+                logger.info("No checkpoint in %s: evaluating initial values.", self.model_dir)
+                source, reader = self._initial(source, ModeKeys.EVAL)
+            results = evaluation.evaluate(
+                self._noting_call, reader, source, steps, checked, progress
+            )
+        evaluation.write_results(self.eval_dir(name), results, path or "", time.monotonic() - begun)
+        said = ", ".join(
+            f"{key} = {value:.6g}" for key, value in sorted(results.items()) if key != "global_step"
+        )
+        logger.info("Evaluated step %d: %s", results["global_step"], said)
+        return results
+
+    def predict(
+        self,
+        input_fn: Callable[..., Any],
+        predict_keys: Sequence[str] | str | None = None,
+        hooks: Sequence[SessionRunHook] | None = None,
+        checkpoint_path: str | None = None,
+        yield_single_examples: bool = True,
+    ) -> Iterator[Any]:
+        """Yield predictions for features.
+
+        Args:
+            input_fn: makes batches; labels are dropped.
+            predict_keys: which predictions; all if None.
+            hooks: called around each batch.
+            checkpoint_path: a checkpoint or an export; the latest checkpoint if None.
+            yield_single_examples: False yields whole batches.
+
+        Raises:
+            ModelError: if predictions have different lengths, or no key is among them.
+        """
+        checked = checked_hooks(hooks or ())
+        path = checkpoint_path or self.latest_checkpoint()
+        with _batches_of(self._input(input_fn, ModeKeys.PREDICT)) as source:
+            if path is not None:
+                reader = open_model(path)
+            else:
+                logger.info("No checkpoint in %s: predicting initial values.", self.model_dir)
+                source, reader = self._initial(source, ModeKeys.PREDICT)
+            yield from evaluation.predict(
+                self.call_model_fn, reader, source, predict_keys, checked, yield_single_examples
+            )
+
+    def export_saved_model(
+        self,
+        export_dir_base: str,
+        serving_input_receiver_fn: Callable[[], Any] | None = None,
+        assets_extra: Mapping[str, str] | None = None,
+        as_text: bool = False,  # noqa: ARG002 - export.json is always text
+        checkpoint_path: str | None = None,
+    ) -> str:
+        """Write a checkpoint's variables and the model's signature; return the new directory.
+
+        Args:
+            export_dir_base: a directory named after the time is made below it.
+            serving_input_receiver_fn: returns the features a server is given, as a dict of
+                example arrays ``[batch, ...]``; None takes those of the last evaluation.
+            assets_extra: files to copy, their place in the export to their source.
+            as_text: accepted as in tf.estimator.
+            checkpoint_path: which checkpoint; the latest if None.
+
+        Raises:
+            CheckpointNotFound: if there is no checkpoint.
+        """
+        path = checkpoint_path or self.latest_checkpoint()
+        if path is None:
+            raise CheckpointNotFound(f"Couldn't find trained model at {self.model_dir}.")
+        features, predictions = self._seen_features, self._seen_predictions
+        if serving_input_receiver_fn is not None:
+            received = serving_input_receiver_fn()
+            features = getattr(received, "features", received)
+        signature = make_signature(features, predictions)
+        return write_export(export_dir_base, open_checkpoint(path), signature, assets_extra)
+
+    # ------------------------------------------------------------ introspection
+
+    def latest_checkpoint(self) -> str | None:
+        """Return the newest checkpoint's directory, or None."""
+        return latest_checkpoint(self.model_dir)
+
+    def get_variable_names(self) -> list[str]:
+        """Return the names of all variables.
+
+        Raises:
+            CheckpointNotFound: if there is no checkpoint.
+        """
+        return sorted(self._trained().variables)
+
+    def get_variable_value(self, name: str) -> Array:
+        """Return a variable's value, whole.
+
+        Raises:
+            CheckpointNotFound: if there is no checkpoint.
+            ModelError: if there is no such variable.
+        """
+        return self._trained().read(name)
+
+    def eval_dir(self, name: str | None = None) -> str:
+        """Return where an evaluation's results go."""
+        return os.path.join(self.model_dir, f"eval_{name}" if name else "eval")
+
+    # ------------------------------------------------------------ for psys itself
+
+    def call_model_fn(self, features: Any, labels: Any, mode: str) -> EstimatorSpec:
+        """Run model_fn on one batch, with those of its arguments it declares.
+
+        Raises:
+            ModelError: if it takes no labels and there are some, or returns no EstimatorSpec.
+        """
+        given: dict[str, Any] = {"mode": mode, "params": self._params, "config": self._config}
+        arguments = {name: value for name, value in given.items() if name in self._arguments}
+        if "labels" in self._arguments:
+            arguments["labels"] = labels
+        elif labels is not None:
+            raise ModelError("model_fn does not take labels, but input_fn returns labels.")
+        spec = self._model_fn(features, **arguments)
+        if not isinstance(spec, EstimatorSpec):
+            raise ModelError(f"model_fn should return an EstimatorSpec, got {spec!r}.")
+        return spec
+
+    # ------------------------------------------------------------ inside
+
+    def _noting_call(self, features: Any, labels: Any, mode: str) -> EstimatorSpec:
+        """Run model_fn and remember features and predictions, for an export's signature."""
+        spec = self.call_model_fn(features, labels, mode)
+        self._seen_features = features if isinstance(features, Mapping) else {"feature": features}
+        predictions = spec.predictions
+        self._seen_predictions = (
+            tuple(predictions) if isinstance(predictions, Mapping) else ("output",)
+        )
+        return spec
+
+    def _input(self, input_fn: Callable[..., Any], mode: str) -> Callable[[], Iterator[Batch]]:
+        def read() -> Iterator[Batch]:
+            returned = call_input_fn(input_fn, mode=mode, params=self.params, config=self._config)
+            return batches(returned, repeat=False)
+
+        return read
+
+    def _initial(self, source: Iterator[Batch], mode: str) -> tuple[Iterator[Batch], ModelReader]:
+        """Find the model's variables with the first batch; return all batches and the model."""
+        first = next(source, None)
+        if first is None:
+            raise ModelError("input_fn gave no batch: its input is empty.")
+        seed = self._config.tf_random_seed
+        store = BuildStore(new_seed() if seed is None else seed)
+        with store:
+            self.call_model_fn(
+                first.features, None if mode == ModeKeys.PREDICT else first.labels, mode
+            )
+
+        def again() -> Iterator[Batch]:
+            yield first
+            yield from source
+
+        return again(), InitialModel(store.specs, store.seed)
+
+    def _reached(self) -> int:
+        manifest = find_latest_valid(FileStorage(self.model_dir), hashes=False)
+        return -1 if manifest is None else manifest.global_step
+
+    def _trained(self) -> ModelReader:
+        path = self.latest_checkpoint()
+        if path is None:
+            raise CheckpointNotFound(f"Could not find trained model in {self.model_dir}.")
+        return open_model(path)
+
+    def _refuse_overrides(self) -> None:
+        allowed = {"__init__", "__module__", "__doc__", "__qualname__"}
+        for kind in type(self).__mro__:
+            if kind is Estimator:
+                return
+            overridden = {name for name in vars(kind) if name in vars(Estimator)} - allowed
+            overridden = {name for name in overridden if not name.startswith("__")}
+            if overridden:
+                raise ConfigError(
+                    "Subclasses of Estimator cannot override members of Estimator: "
+                    f"{kind.__name__} overrides {sorted(overridden)}."
+                )
+
+
+class _batches_of:  # noqa: N801 - a context manager, used like a function
+    """Reads batches ahead in a thread while the block runs."""
+
+    def __init__(self, source: Callable[[], Iterator[Batch]]) -> None:
+        self._pipeline = InputPipeline(source)
+
+    def __enter__(self) -> Iterator[Batch]:
+        pipeline = self._pipeline
+
+        def read() -> Iterator[Batch]:
+            while (batch := pipeline.next()) is not None:
+                yield batch
+
+        return read()
+
+    def __exit__(self, *_: object) -> None:
+        self._pipeline.close()
+
+
+def _with_model_dir(config: RunConfig, model_dir: str | os.PathLike[str] | None) -> RunConfig:
+    given = None if not model_dir and config.model_dir is None else model_dir
+    if given is not None:
+        given = os.fspath(given)
+        if config.model_dir is not None and config.model_dir != given:
+            raise ConfigError(
+                "`model_dir` are set both in constructor and `RunConfig`, but with different "
+                f"values: {given!r} and {config.model_dir!r}."
+            )
+        return config.replace(model_dir=given)
+    if config.model_dir is not None:
+        return config
+    temporary = tempfile.mkdtemp()
+    logger.warning("Using temporary folder as model directory: %s", temporary)
+    return config.replace(model_dir=temporary)
+
+
+def _check_model_fn(model_fn: Callable[..., Any], params: object) -> frozenset[str]:
+    arguments = frozenset(inspect.signature(model_fn).parameters)
+    if "features" not in arguments:
+        raise ConfigError(f"model_fn ({model_fn}) must include features argument.")
+    if params is not None and "params" not in arguments:
+        raise ConfigError(
+            f"model_fn ({model_fn}) does not include params argument, but params "
+            f"({params}) is passed to Estimator."
+        )
+    unexpected = sorted(arguments - _MODEL_FN_ARGUMENTS)
+    if unexpected:
+        raise ConfigError(f"model_fn ({model_fn}) has following not expected args: {unexpected}.")
+    return arguments
+
+
+def _check_steps(steps: int | None, max_steps: int | None) -> None:
+    if steps is not None and max_steps is not None:
+        raise ConfigError("Can not provide both steps and max_steps.")
+    if steps is not None and steps <= 0:
+        raise ConfigError(f"Must specify steps > 0, given: {steps}.")
+    if max_steps is not None and max_steps <= 0:
+        raise ConfigError(f"Must specify max_steps > 0, given: {max_steps}.")

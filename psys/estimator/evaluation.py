@@ -1,0 +1,242 @@
+"""Evaluation and prediction: model_fn over batches, reading one checkpoint, training nothing.
+
+An evaluation's metrics go to its own directory: event files for TensorBoard and one JSON line
+in ``results.jsonl``, which also serves as the ledger of what has been evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from psys.arrays import Array
+from psys.checkpoint import ModelReader
+from psys.compute.backward import untraced
+from psys.compute.read_store import ReadStore
+from psys.errors import ModelError
+from psys.estimator.model_fn import EstimatorSpec, ModeKeys
+from psys.metrics import Metric
+from psys.summary.writer import SummaryWriter
+from psys.train.hooks import SessionRunContext, SessionRunHook, SessionRunValues
+from psys.train.input_pipeline import Batch
+
+logger = logging.getLogger("psys")
+
+RESULTS = "results.jsonl"
+RESERVED = ("loss", "global_step")
+
+CallModelFn = Callable[[Any, Any, str], EstimatorSpec]
+
+
+class _Reading:
+    """Reads a model for many batches: each dense variable once."""
+
+    def __init__(self, reader: ModelReader) -> None:
+        self._reader = reader
+        self._values: dict[str, Array] = {}
+
+    def store(self) -> ReadStore:
+        """Return a store for one batch."""
+        reader = self._reader
+        return ReadStore(self._value, reader.read_rows, global_step=reader.global_step)
+
+    def _value(self, name: str) -> Array:
+        if name not in self._values:
+            self._values[name] = self._reader.read(name)
+        return self._values[name]
+
+
+def evaluate(
+    call_model_fn: CallModelFn,
+    reader: ModelReader,
+    batches: Iterator[Batch],
+    steps: int | None,
+    hooks: Sequence[SessionRunHook] = (),
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Return the metrics of a model over at most ``steps`` batches.
+
+    ``loss`` is the mean of the batches' losses, whatever their sizes (tf.estimator's rule);
+    ``global_step`` is the checkpoint's.
+
+    Args:
+        call_model_fn: runs model_fn.
+        reader: the model's values.
+        batches: of (features, labels).
+        steps: how many at most; None for all.
+        hooks: called around each batch.
+        progress: told the number of each batch.
+
+    Raises:
+        ModelError: if there is no batch, or a metric has a reserved name.
+    """
+    reading = _Reading(reader)
+    totals: dict[str, Metric] = {}
+    losses: list[float] = []
+    for hook in hooks:
+        hook.begin()
+    for hook in hooks:
+        hook.after_create_session(None, None)
+    all_hooks = list(hooks)
+    for batch in batches:
+        context = SessionRunContext(None)
+        for hook in all_hooks:
+            hook.before_run(context)
+        with reading.store():
+            spec = call_model_fn(batch.features, batch.labels, ModeKeys.EVAL)
+        if not losses:
+            _check_names(spec.eval_metric_ops)
+            for hook in spec.evaluation_hooks:
+                hook.begin()
+            all_hooks += spec.evaluation_hooks
+        loss = float(np.asarray(untraced(spec.loss)).reshape(()))
+        losses.append(loss)
+        for name, metric in spec.eval_metric_ops.items():
+            totals[name] = metric if name not in totals else totals[name].merge(metric)
+        if progress is not None:
+            progress(len(losses))
+        for hook in all_hooks:
+            hook.after_run(context, SessionRunValues(None, loss, reader.global_step, batch.size))
+        if context.stop_requested or (steps is not None and len(losses) >= steps):
+            break
+    if not losses:
+        raise ModelError("The evaluation input_fn gave no batch: its input is empty.")
+    for hook in all_hooks:
+        hook.end(None)
+    results: dict[str, Any] = {name: _plain(total.result()) for name, total in totals.items()}
+    results["loss"] = float(np.mean(losses))
+    results["global_step"] = int(reader.global_step)
+    return results
+
+
+def _check_names(metrics: Mapping[str, Metric]) -> None:
+    for name in RESERVED:
+        if name in metrics:
+            raise ModelError(
+                f"eval_metric_ops may not be named {name!r}: evaluate returns that itself."
+            )
+
+
+def _plain(value: Any) -> Any:
+    array = np.asarray(value)
+    return array.item() if array.ndim == 0 else array
+
+
+def write_results(
+    directory: str, results: Mapping[str, Any], checkpoint: str, wall_secs: float
+) -> None:
+    """Write one evaluation for TensorBoard, and as one line of ``results.jsonl``.
+
+    Args:
+        directory: ``eval`` or ``eval_<name>`` below model_dir.
+        results: what ``evaluate`` returned.
+        checkpoint: the path that was evaluated; '' for initial values.
+        wall_secs: how long it took.
+    """
+    step = int(results["global_step"])
+    metrics = {name: value for name, value in results.items() if name != "global_step"}
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    writer = SummaryWriter(directory)
+    writer.scalars(numbers, step)
+    writer.text("checkpoint_path", checkpoint, step)
+    writer.close()
+    line = {
+        "global_step": step,
+        "checkpoint": checkpoint,
+        "metrics": {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in metrics.items()
+        },
+        "wall_secs": round(wall_secs, 3),
+        "time": time.time(),
+    }
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, RESULTS), "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def evaluated_checkpoints(directory: str) -> set[str]:
+    """Return the paths of the checkpoints that ``results.jsonl`` says were evaluated."""
+    try:
+        with open(os.path.join(directory, RESULTS), encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return set()
+    paths = set()
+    for line in lines:
+        try:
+            paths.add(str(json.loads(line)["checkpoint"]))
+        except (ValueError, KeyError, TypeError):
+            # A line cut short by a kill: that evaluation is done again.
+            logger.warning("A line of %s in %s cannot be read.", RESULTS, directory)
+    return paths
+
+
+def predict(
+    call_model_fn: CallModelFn,
+    reader: ModelReader,
+    batches: Iterator[Batch],
+    predict_keys: Sequence[str] | str | None,
+    hooks: Sequence[SessionRunHook],
+    yield_single_examples: bool,
+) -> Iterator[Any]:
+    """Yield predictions, example by example or batch by batch; see ``Estimator.predict``."""
+    reading = _Reading(reader)
+    for hook in hooks:
+        hook.begin()
+    for batch in batches:
+        context = SessionRunContext(None)
+        for hook in hooks:
+            hook.before_run(context)
+        with reading.store():
+            spec = call_model_fn(batch.features, None, ModeKeys.PREDICT)
+        predictions = _select(spec.predictions, predict_keys)
+        for hook in hooks:
+            hook.after_run(context, SessionRunValues(None, None, reader.global_step, batch.size))
+        if not yield_single_examples:
+            yield predictions
+        elif isinstance(predictions, Mapping):
+            yield from _rows(predictions)
+        else:
+            yield from predictions
+        if context.stop_requested:
+            break
+    for hook in hooks:
+        hook.end(None)
+
+
+def _select(predictions: Any, keys: Sequence[str] | str | None) -> Any:
+    if not isinstance(predictions, Mapping):
+        if keys:
+            raise ModelError(
+                f"predict_keys argument is not valid in case of non-dict predictions: {keys}."
+            )
+        return np.asarray(untraced(predictions))
+    wanted = None if keys is None else {keys} if isinstance(keys, str) else set(keys)
+    chosen = {
+        key: np.asarray(untraced(value))
+        for key, value in predictions.items()
+        if wanted is None or key in wanted
+    }
+    if not chosen:
+        raise ModelError(
+            f"Expected to run at least one output from {sorted(predictions)}, provided {keys}."
+        )
+    return chosen
+
+
+def _rows(predictions: Mapping[str, Array]) -> Iterator[dict[str, Any]]:
+    lengths = {key: len(value) if value.ndim else 0 for key, value in predictions.items()}
+    if len(set(lengths.values())) != 1:
+        raise ModelError(
+            f"Batch length of predictions should be same. They are {lengths}; "
+            "yield_single_examples=False gives whole batches."
+        )
+    for row in range(next(iter(lengths.values()))):
+        yield {key: value[row] for key, value in predictions.items()}

@@ -1,0 +1,251 @@
+"""TrainingRun: one trainer's whole training, from the first batch to the final checkpoint.
+
+The same for a chief or worker of a cluster and for training on one machine; only the
+Membership differs. It does not know how the job ends: ``psys.roles`` does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psys.errors import ModelError
+from psys.estimator.model_fn import EstimatorSpec, ModeKeys
+from psys.estimator.run_config import RunConfig
+from psys.parameters import Parameters
+from psys.ps.messages import CheckpointEntry, ChiefFacts, JobPhase, TaskPhase
+from psys.summary.writer import SummaryWriter
+from psys.train.builtin_hooks import (
+    CheckpointSaverHook,
+    LossSummaryHook,
+    NanLossHook,
+    ProgressHook,
+    StepCounterHook,
+)
+from psys.train.chief import ChiefControl, KeepRules, new_seed
+from psys.train.hooks import CheckpointSaverListener, SessionRunHook
+from psys.train.input_pipeline import InputContext, InputPipeline, batches, call_input_fn
+from psys.train.membership import Membership
+from psys.train.model import build
+from psys.train.progress import ProgressReporter
+from psys.train.session import LoopResult, Session
+from psys.train.trainer import Trainer
+
+logger = logging.getLogger("psys")
+
+CallModelFn = Callable[[Any, Any, str], EstimatorSpec]
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """What ``Estimator.train`` was given.
+
+    Attributes:
+        input_fn: makes batches.
+        hooks: the user's.
+        saving_listeners: told of checkpoints (chief only).
+        steps: so many more steps; excludes ``max_steps``.
+        max_steps: train up to this global step.
+        input_context: which part of the input is this trainer's.
+        params: given to input_fn if it asks.
+    """
+
+    input_fn: Callable[..., Any]
+    hooks: Sequence[SessionRunHook] = ()
+    saving_listeners: Sequence[CheckpointSaverListener] = ()
+    steps: int | None = None
+    max_steps: int | None = None
+    input_context: InputContext = InputContext()
+    params: Any = None
+
+
+class TrainingRun:
+    """One trainer's training. Use ``run``, then, on the chief, ``finish``; ``close`` always."""
+
+    def __init__(
+        self,
+        call_model_fn: CallModelFn,
+        config: RunConfig,
+        membership: Membership,
+        arguments: TrainArguments,
+    ) -> None:
+        """Keep what is needed; nothing starts before ``run``."""
+        assert membership.attendance is not None
+        self._call_model_fn = call_model_fn
+        self._config = config
+        self._membership = membership
+        self._attendance = membership.attendance
+        self._arguments = arguments
+        self._pipeline: InputPipeline | None = None
+        self._parameters: Parameters | None = None
+        self._writer: SummaryWriter | None = None
+        self._saver: CheckpointSaverHook | None = None
+        self._session: Session | None = None
+        self._hooks: list[SessionRunHook] = []
+        self.control: ChiefControl | None = None
+
+    def run(self) -> LoopResult:
+        """Train until the lead grants no more, the input ends, or a hook asks.
+
+        Raises:
+            ModelError: if input_fn or model_fn are unusable, or the input is empty.
+        """
+        arguments, config = self._arguments, self._config
+        seed = config.tf_random_seed if config.tf_random_seed is not None else new_seed()
+        for hook in arguments.hooks:
+            hook.begin()
+        pipeline = InputPipeline(self._read_input)
+        self._pipeline = pipeline
+        first = pipeline.next()
+        if first is None:
+            raise ModelError("The training input_fn gave no batch: its input is empty.")
+        model, spec = build(self._call_model, first.features, first.labels, seed)
+        first.prepare(model.prefetches)
+        pipeline.prefetches = model.prefetches
+        parameters = Parameters(model.specs, self._membership.shards(), config.recover_secs)
+        self._parameters = parameters
+        if self._membership.is_chief:
+            logger.info("The model has %s.", model.describe())
+            self._start_chief(model.specs, seed)
+        self._attendance.update(model_digest=model.digest)
+        trainer = Trainer(self._attendance, parameters)
+        parameters.check = trainer.check
+        self._hooks = self._all_hooks(spec)
+        session = Session(model, self._call_model, trainer, pipeline, self._hooks, seed)
+        self._session = session
+        result = session.run(first)
+        if not result.steps:
+            logger.warning("Training made no steps: %s.", result.reason)
+        elif result.loss is not None:
+            logger.info("Loss for final step: %.6g.", result.loss)
+        self._end(result)
+        return result
+
+    def finish(self) -> CheckpointEntry:
+        """Wait until no step is under way, save the final checkpoint, end the hooks (chief).
+
+        Raises:
+            JobFailed: if the job failed meanwhile.
+            CheckpointError: if the checkpoint could not be saved.
+        """
+        control, session = self.control, self._session
+        assert control is not None and session is not None
+        drained = self._attendance.wait_for(
+            lambda one: one.job is JobPhase.DRAINED, "all trainers to take their last step"
+        )
+        newest = control.newest
+        if newest is None or newest.global_step != drained.global_step:
+            newest = control.wait_saved(control.request_save())
+            saved = True
+        else:
+            saved = False
+        session.global_step = newest.global_step
+        if self._saver is not None:
+            self._saver.end_listeners(session, newest.global_step, saved)
+        for hook in self._hooks:
+            hook.end(session)
+        return newest
+
+    def request_stop(self, reason: str) -> bool:
+        """Ask the loop to end after the step under way; False if it has not begun."""
+        if self._session is None:
+            return False
+        self._session.request_stop(reason)
+        return True
+
+    def close(self) -> None:
+        """Give up input, connections and files; also after an exception."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+        if self.control is not None:
+            self.control.close()
+        if self._parameters is not None:
+            self._parameters.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    # ------------------------------------------------------------ inside
+
+    def _read_input(self) -> Any:
+        arguments = self._arguments
+        returned = call_input_fn(
+            arguments.input_fn,
+            mode=ModeKeys.TRAIN,
+            params=arguments.params,
+            config=self._config,
+            input_context=arguments.input_context,
+        )
+        return batches(returned, repeat=True)
+
+    def _call_model(self, features: Any, labels: Any) -> EstimatorSpec:
+        return self._call_model_fn(features, labels, ModeKeys.TRAIN)
+
+    def _start_chief(self, specs: Any, seed: int) -> None:
+        config, settings = self._config, self._membership.settings
+        facts = self._attendance.report.chief or ChiefFacts()
+        self._attendance.update(
+            chief=dataclasses.replace(facts, max_steps=self._arguments.max_steps or 0)
+        )
+        self.control = ChiefControl(
+            self._attendance,
+            Parameters(specs, self._membership.shards(), config.recover_secs),
+            settings.model_dir,
+            seed=seed,
+            job_id=settings.job_id,
+            keep=KeepRules(config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours),
+            steps=self._arguments.steps,
+            addresses=settings.shard_addresses,
+            token=settings.token,
+        )
+        self.control.start()
+
+    def _all_hooks(self, spec: EstimatorSpec) -> list[SessionRunHook]:
+        """Return the hooks in tf.estimator's order: the chief's own, the user's, the checks."""
+        arguments, config = self._arguments, self._config
+        hooks: list[SessionRunHook] = []
+        user = [*arguments.hooks, *spec.training_hooks]
+        if self.control is not None:
+            hooks += self._chief_hooks(spec)
+        for hook in (*hooks, *spec.training_hooks):
+            hook.begin()
+        hooks += [*user, NanLossHook()]
+        if not self._membership.is_chief and config.log_step_count_steps:
+            hooks.append(StepCounterHook(config.log_step_count_steps, None))
+        return hooks
+
+    def _chief_hooks(self, spec: EstimatorSpec) -> list[SessionRunHook]:
+        config, arguments = self._config, self._arguments
+        assert self.control is not None
+        hooks: list[SessionRunHook] = []
+        steps, secs = config.save_checkpoints_steps, config.save_checkpoints_secs
+        if steps or secs:
+            self._saver = CheckpointSaverHook(
+                self.control, secs or None, steps or None, arguments.saving_listeners
+            )
+            hooks.append(self._saver)
+        elif arguments.saving_listeners:
+            raise ModelError(
+                "There should be a CheckpointSaverHook to use saving_listeners. Please set one "
+                "of the RunConfig.save_checkpoints_steps or RunConfig.save_checkpoints_secs."
+            )
+        hooks += spec.training_chief_hooks
+        self._writer = SummaryWriter(self._membership.settings.model_dir)
+        if config.log_step_count_steps:
+            hooks.append(StepCounterHook(config.log_step_count_steps, self._writer))
+        if config.save_summary_steps:
+            hooks.append(LossSummaryHook(config.save_summary_steps, self._writer))
+        hooks.append(ProgressHook(ProgressReporter(arguments.max_steps, sys.stderr)))
+        return hooks
+
+    def _end(self, result: LoopResult) -> None:
+        """Tell the lead that this trainer takes no more steps, and why."""
+        if result.by_hook and self.control is not None:
+            self.control.stop(result.reason)
+        self._attendance.update(phase=TaskPhase.INPUT_ENDED)
+        if self.control is None and self._session is not None:
+            for hook in self._hooks:
+                hook.end(self._session)

@@ -1,0 +1,72 @@
+"""Evaluate one checkpoint and run the exporters: the same for the evaluator and locally."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from psys.estimator.estimator import Estimator
+from psys.estimator.specs import EvalSpec
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The result of one evaluation.
+
+    Attributes:
+        metrics: what ``Estimator.evaluate`` returned; None where only exporters ran.
+        exports: what each exporter returned, in their order.
+    """
+
+    metrics: dict[str, Any] | None
+    exports: list[str | None]
+
+    @property
+    def export(self) -> str:
+        """The last export's path; '' for none."""
+        return next((path for path in reversed(self.exports) if path), "")
+
+
+def evaluate_and_export(
+    estimator: Estimator,
+    eval_spec: EvalSpec,
+    checkpoint_path: str,
+    final: bool,
+    *,
+    only_export: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluated:
+    """Evaluate a checkpoint, then call every exporter.
+
+    Args:
+        estimator: whose model it is.
+        eval_spec: how.
+        checkpoint_path: what.
+        final: whether it is the job's last checkpoint.
+        only_export: whether the checkpoint was evaluated before, and only exporters that wait
+            for the final one are left.
+        progress: told the number of each batch.
+    """
+    metrics: dict[str, Any] | None = None
+    if not only_export:
+        metrics = estimator.evaluate(
+            eval_spec.input_fn,
+            steps=eval_spec.steps,
+            hooks=eval_spec.hooks,
+            checkpoint_path=checkpoint_path,
+            name=eval_spec.name,
+            progress=progress,
+        )
+    exports = [
+        exporter.export(
+            estimator,
+            os.path.join(estimator.model_dir, "export", exporter.name),
+            checkpoint_path,
+            metrics,
+            final,
+        )
+        for exporter in eval_spec.exporters
+    ]
+    return Evaluated(metrics, exports)

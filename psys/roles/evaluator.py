@@ -1,0 +1,196 @@
+"""The evaluator: evaluates checkpoints as they appear, and the final one in any case.
+
+No part of the training cluster: it subscribes to the lead's checkpoint stream. When several
+checkpoints wait, the newest is evaluated and the others are passed over, with a line saying so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import replace
+
+from psys.errors import CheckpointCorrupt, CheckpointNotFound, ClusterError, JobFailed
+from psys.estimator.estimator import Estimator
+from psys.estimator.evaluation import evaluated_checkpoints
+from psys.estimator.specs import EvalSpec
+from psys.ps.messages import CheckpointEntry, EvaluatorFacts, Standing, TaskPhase, Verdict
+from psys.roles.checkpoint_feed import CheckpointFeed
+from psys.roles.evaluating import Evaluated, evaluate_and_export
+from psys.roles.role import (
+    SIGTERM_EXIT_CODE,
+    heard_verdict,
+    member_of,
+    on_sigterm,
+    settings_of,
+)
+from psys.train.membership import Membership
+
+logger = logging.getLogger("psys")
+
+LISTEN_SECS = 0.5
+PROGRESS_SECS = 2.0
+
+
+def run(estimator: Estimator, eval_spec: EvalSpec, max_steps: int | None) -> None:
+    """Be the evaluator of the cluster TF_CONFIG names, until the job has ended.
+
+    Raises:
+        SystemExit: 1 if the job failed, 143 after SIGTERM.
+        ClusterError: if lead and new checkpoints stayed away for too long.
+    """
+    with member_of(settings_of(estimator.config)) as membership:
+        evaluator = _Evaluator(membership, estimator, eval_spec, max_steps)
+        try:
+            with on_sigterm(evaluator.leave):
+                evaluator.run()
+        finally:
+            evaluator.feed.close()
+        heard_verdict(membership)
+
+
+class _Evaluator:
+    """What has been evaluated, what waits, and since when."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        estimator: Estimator,
+        eval_spec: EvalSpec,
+        max_steps: int | None,
+    ) -> None:
+        settings = membership.settings
+        assert membership.attendance is not None
+        self._attendance = membership.attendance
+        self._estimator = estimator
+        self._spec = eval_spec
+        self._max_steps = max_steps
+        self._limits = settings.limits
+        self.feed = CheckpointFeed(settings.shard_addresses[0], settings.model_dir, settings.token)
+        ledger = evaluated_checkpoints(estimator.eval_dir(eval_spec.name))
+        self._done = {os.path.basename(path) for path in ledger}
+        self._pending: CheckpointEntry | None = None
+        self._not_before = time.monotonic() + eval_spec.start_delay_secs
+        self._news_at = time.monotonic()
+        self._facts = EvaluatorFacts()
+        self._result: Evaluated | None = None
+
+    def leave(self) -> None:
+        """Leave because of SIGTERM; the evaluation under way is given up."""
+        logger.warning("SIGTERM: leaving.")
+        self._attendance.update(phase=TaskPhase.LEFT, reason="SIGTERM")
+        raise SystemExit(SIGTERM_EXIT_CODE)
+
+    def run(self) -> None:
+        """Evaluate what comes until the verdict.
+
+        Raises:
+            JobFailed: if the verdict is FAILED.
+        """
+        self._attendance.update(phase=TaskPhase.WORKING)
+        self._attendance.begin()
+        while True:
+            if self._ready():
+                self._evaluate_pending()
+                continue
+            event = self.feed.next(LISTEN_SECS)
+            if isinstance(event, Verdict):
+                self._end(event)
+                return
+            if event is not None:
+                self._take(event)
+            elif self._over():
+                return
+
+    def _take(self, entry: CheckpointEntry) -> None:
+        """Let a checkpoint wait; the newest and the final one go first."""
+        self._news_at = time.monotonic()
+        if not entry.final and _name(entry) in self._done:
+            return
+        waiting = self._pending
+        if waiting is not None and not entry.final and waiting.global_step > entry.global_step:
+            return
+        if waiting is not None and waiting.checkpoint_id != entry.checkpoint_id:
+            logger.info(
+                "Passing over step %d: step %d is newer.", waiting.global_step, entry.global_step
+            )
+        self._pending = entry
+
+    def _ready(self) -> bool:
+        """Return whether a checkpoint waits and may be evaluated now."""
+        if self._pending is None or self._attendance.directive.standing is Standing.WAITING:
+            return False
+        return self._pending.final or time.monotonic() >= self._not_before
+
+    def _evaluate_pending(self) -> None:
+        entry, self._pending = self._pending, None
+        assert entry is not None
+        self._not_before = time.monotonic() + self._spec.throttle_secs
+        self._tell(pins=frozenset({entry.checkpoint_id}), progress=f"step {entry.global_step}")
+        only_export = _name(entry) in self._done
+        try:
+            self._result = evaluate_and_export(
+                self._estimator,
+                self._spec,
+                entry.path,
+                entry.final,
+                only_export=only_export,
+                progress=self._progress,
+            )
+        except (CheckpointNotFound, CheckpointCorrupt) as error:
+            if entry.final:
+                raise
+            # It was deleted or spoilt before it could be read; a newer one follows.
+            logger.warning("Step %d was not evaluated: %s", entry.global_step, error)
+        self._done.add(_name(entry))
+        completed = self._facts.completed
+        if entry.final:
+            completed |= {entry.checkpoint_id}
+        export = self._result.export if self._result is not None else ""
+        self._tell(
+            pins=frozenset(),
+            progress=f"evaluated step {entry.global_step}",
+            completed=completed,
+            export=export or self._facts.export,
+        )
+        self._news_at = time.monotonic()
+
+    def _progress(self, batch: int) -> None:
+        now = time.monotonic()
+        if now - self._news_at >= PROGRESS_SECS:
+            self._news_at = now
+            self._tell(progress=f"batch {batch}")
+
+    def _tell(self, **changes: object) -> None:
+        self._facts = replace(self._facts, **changes)  # type: ignore[arg-type]
+        self._attendance.update(evaluator=self._facts)
+
+    def _over(self) -> bool:
+        """Return whether the lead told the verdict; fail if nothing is heard for too long."""
+        attendance = self._attendance
+        directive = attendance.directive
+        if directive.verdict is not None:
+            # The watch tells it too, but may be broken just now.
+            if self._pending is not None and directive.verdict.finished:
+                return False
+            self._end(directive.verdict)
+            return True
+        if directive.standing in (Standing.REJECTED, Standing.REPLACED):
+            attendance.check()
+        silent = min(attendance.unreachable_secs, time.monotonic() - self._news_at)
+        heard = directive.revision >= 0
+        limit = self._limits.recover_secs if heard else self._limits.start_timeout_secs
+        if silent >= limit:
+            raise ClusterError(f"Neither the lead nor a new checkpoint was seen for {limit:.0f} s.")
+        return False
+
+    def _end(self, verdict: Verdict) -> None:
+        if not verdict.finished:
+            raise JobFailed(verdict.reason)
+        logger.info("The job FINISHED at step %d.", verdict.global_step)
+
+
+def _name(entry: CheckpointEntry) -> str:
+    """Return the checkpoint's directory name, which is unique."""
+    return os.path.basename(entry.path)

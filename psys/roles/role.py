@@ -1,0 +1,178 @@
+"""What all roles of a cluster have in common: settings, signals, and a failure that is told."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from psys.cluster import job_token, verdict_file
+from psys.errors import ClusterError, ConfigError, Fenced, JobFailed
+from psys.estimator.run_config import RunConfig
+from psys.host import new_id
+from psys.ps.endings import Limits
+from psys.ps.lead import Job
+from psys.ps.messages import TaskPhase, Verdict
+from psys.train.membership import Membership, Settings
+from psys.train.verdict import read_verdict
+
+logger = logging.getLogger("psys")
+
+FAREWELL_SECS = 5.0
+LATECOMER_SECS = 10.0
+"""A lead out of reach for so long, with a FINISHED verdict on disk: the job was over before."""
+
+SIGTERM_EXIT_CODE = 143
+
+
+class JobOver(Exception):  # noqa: N818 - no error: this task came too late to a finished job
+    """The job finished before this task came."""
+
+
+def settings_of(config: RunConfig) -> Settings:
+    """Return what TF_CONFIG and the RunConfig say of this task."""
+    cluster_config = config.cluster_config
+    cluster = cluster_config.cluster
+    assert cluster is not None and config.model_dir is not None
+    return Settings(
+        task=str(cluster_config.task),
+        model_dir=config.model_dir,
+        job=Job(
+            ps=tuple(f"ps:{index}" for index in range(len(cluster.ps))),
+            trainers=cluster.trainers,
+            evaluator_listed=cluster_config.evaluator_listed,
+            cluster_digest=cluster.digest(),
+            limits=Limits(config.start_timeout_secs, config.recover_secs, config.linger_secs),
+        ),
+        shard_addresses=cluster.shard_addresses,
+        token=job_token(),
+        job_id=new_id(),
+        verdict_file=verdict_file(),
+    )
+
+
+@contextmanager
+def member_of(settings: Settings) -> Iterator[Membership]:
+    """Connect a task; whatever goes wrong inside becomes the job's verdict.
+
+    Raises:
+        SystemExit: 1, with one line, if the job failed elsewhere; 0 if it was over before.
+        Exception: what was raised inside, once the lead was told.
+    """
+    membership = Membership(settings)
+    try:
+        yield membership
+    except JobFailed as failure:
+        heard_verdict(membership)
+        logger.error("psys: FAILED reason=%s", failure)
+        raise SystemExit(1) from None
+    except JobOver as over:
+        logger.info("%s", over)
+        raise SystemExit(0) from None
+    except Exception as error:
+        tell_failure(membership, error)
+        raise
+    finally:
+        membership.close()
+
+
+def tell_failure(membership: Membership, error: Exception) -> None:
+    """Report FAILED with its reason, and stay until the lead has made it the verdict."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if membership.attendance is None:
+        assert membership.host is not None
+        membership.host.fail(f"{membership.settings.task}: {reason}")
+        membership.host.wait_may_leave()
+        return
+    if isinstance(error, Fenced) or "another list of ps" in reason:
+        return  # this process has no part in the job: its failure is its own
+    attendance = membership.attendance
+    attendance.update(phase=TaskPhase.FAILED, reason=reason)
+    if attendance.directive.revision < 0:
+        attendance.begin()
+    try:
+        attendance.wait_for(
+            lambda one: one.verdict is not None,
+            "the lead to hear of the failure",
+            FAREWELL_SECS,
+            despite_verdict=True,
+        )
+    except (ClusterError, ConfigError):
+        # The lead is gone too; this process still ends with its own error.
+        logger.warning("The lead could not be told of the failure.")
+        if membership.is_chief:
+            settings = membership.settings
+            settings.keep(Verdict(False, f"{settings.task}: {reason}"))
+        return
+    attendance.update(heard_verdict=True)
+    if membership.host is not None and membership.host.has_lead:
+        membership.host.wait_may_leave()
+
+
+def heard_verdict(membership: Membership) -> None:
+    """Acknowledge the verdict, and where the lead lives here, stay until all others have."""
+    if membership.attendance is not None:
+        membership.attendance.update(heard_verdict=True)
+    if membership.host is not None and membership.host.has_lead:
+        membership.host.wait_may_leave()
+
+
+def await_verdict(membership: Membership) -> Verdict:
+    """Wait until the job ends; return how, or raise JobFailed.
+
+    Raises:
+        JobFailed: if the verdict is FAILED.
+        ClusterError: if the lead stays out of reach.
+    """
+    assert membership.attendance is not None
+    directive = membership.attendance.wait_for(
+        lambda one: one.verdict is not None, "the job to end", despite_verdict=True
+    )
+    assert directive.verdict is not None
+    if not directive.verdict.finished:
+        raise JobFailed(directive.verdict.reason)
+    return directive.verdict
+
+
+def watch_for_the_end(membership: Membership, max_steps: int | None) -> None:
+    """Let a latecomer notice, from verdict.json, that the job is over.
+
+    Nobody obeys the file while the lead can be reached, or where there is work left to do.
+    """
+    assert membership.attendance is not None
+    model_dir = membership.settings.model_dir
+
+    def look(unreachable_secs: float) -> None:
+        if unreachable_secs < LATECOMER_SECS or membership.attendance is None:
+            return
+        if membership.attendance.directive.revision >= 0:
+            return  # it was reached before: this task is no latecomer
+        verdict = read_verdict(model_dir)
+        if verdict is not None and verdict.finished and (max_steps or 0) <= verdict.global_step:
+            raise JobOver(
+                f"Nothing to do: the job finished at step {verdict.global_step} "
+                f"({verdict.checkpoint})."
+            )
+
+    membership.attendance.out_of_reach = look
+
+
+@contextmanager
+def on_sigterm(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` when the process is asked to end, once; a second time ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        stop()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

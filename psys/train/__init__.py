@@ -1,0 +1,35 @@
+"""Training: optimizers, hooks, checkpoints, under the names tf.train gives them."""
+
+from psys.checkpoint import latest_checkpoint
+from psys.compute.variables import current_global_step as get_global_step
+from psys.errors import NanLossDuringTrainingError
+from psys.optimizers import (
+    AdagradOptimizer,
+    AdamOptimizer,
+    FtrlOptimizer,
+    GradientDescentOptimizer,
+    MomentumOptimizer,
+)
+from psys.train.hooks import (
+    CheckpointSaverListener,
+    SessionRunArgs,
+    SessionRunContext,
+    SessionRunHook,
+    SessionRunValues,
+)
+
+__all__ = [
+    "AdagradOptimizer",
+    "AdamOptimizer",
+    "CheckpointSaverListener",
+    "FtrlOptimizer",
+    "GradientDescentOptimizer",
+    "MomentumOptimizer",
+    "NanLossDuringTrainingError",
+    "SessionRunArgs",
+    "SessionRunContext",
+    "SessionRunHook",
+    "SessionRunValues",
+    "get_global_step",
+    "latest_checkpoint",
+]

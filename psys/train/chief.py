@@ -1,0 +1,371 @@
+"""ChiefControl: what only the chief does, in a thread of its own.
+
+It creates or restores the model when the lead says so, commits a checkpoint when every shard
+has written its file, and deletes old ones. The training thread hangs in an exchange exactly
+when a ps must be restored, so none of this may run there.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from psys.arrays import VariableSpec
+from psys.attendance import Attendance
+from psys.checkpoint.catalog import find_latest_valid
+from psys.checkpoint.manifest import Manifest, ShardEntry, commit, load_all
+from psys.checkpoint.reader import CheckpointReader
+from psys.checkpoint.retention import delete, plan_deletions
+from psys.checkpoint.storage import FileStorage
+from psys.errors import CheckpointError, ModelError, PsysError
+from psys.parameters import Parameters
+from psys.ps.messages import CheckpointEntry, ChiefFacts, Directive, SaveResult
+from psys.ps.shard import LoadedSlice
+from psys.train.shard_files import fetch_missing
+
+logger = logging.getLogger("psys")
+
+RETRY_SECS = 0.5
+
+
+@dataclass(frozen=True)
+class KeepRules:
+    """Which checkpoints stay: RunConfig's ``keep_checkpoint_max`` and ``_every_n_hours``."""
+
+    keep_max: int | None = 5
+    every_n_hours: float | None = 10000
+
+
+def entry_of(storage: FileStorage, manifest: Manifest, final: bool = False) -> CheckpointEntry:
+    """Return a manifest as the lead's catalogue has it."""
+    path = storage.path(manifest.directory)
+    return CheckpointEntry(manifest.checkpoint_id, manifest.global_step, path, final)
+
+
+class ChiefControl:
+    """Follows the lead's directives to the chief. Its methods are for the training thread."""
+
+    def __init__(
+        self,
+        attendance: Attendance,
+        parameters: Parameters,
+        model_dir: str,
+        *,
+        seed: int,
+        job_id: str,
+        keep: KeepRules,
+        steps: int | None = None,
+        addresses: tuple[str, ...] = (),
+        token: str | None = None,
+        warm: Callable[[VariableSpec, int, int], LoadedSlice | None] | None = None,
+    ) -> None:
+        """Prepare; ``start`` begins.
+
+        Args:
+            attendance: the chief's.
+            parameters: a connection of its own to every shard, used for loading only.
+            model_dir: where checkpoints are committed.
+            seed: for a model created afresh.
+            job_id: of this run.
+            keep: which checkpoints stay.
+            steps: train for so many more steps than the model has when it is loaded.
+            addresses: of the ps, to fetch shard files from where no file system is shared.
+            token: the job's token.
+            warm: gives the first value of a slice in a model created afresh, or None.
+        """
+        self._attendance = attendance
+        self._parameters = parameters
+        self._storage = FileStorage(model_dir)
+        self._seed = seed
+        self._job_id = job_id
+        self._keep = keep
+        self._steps = steps
+        self._addresses = addresses
+        self._token = token
+        self._warm = warm
+        self._changed = threading.Condition()
+        self._directive: Directive | None = None
+        self._closed = False
+        self._loaded = ""
+        self._answered = 0
+        self._last_error = ""
+        self._begun = time.monotonic()
+        self._earlier_secs = 0.0
+        self._manifests = load_all(self._storage)
+        self._thread = threading.Thread(target=self._run, name="psys-chief", daemon=True)
+        report = attendance.report.chief or ChiefFacts()
+        attendance.update(chief=replace(report, committed=self._entries()))
+
+    def start(self) -> None:
+        """Begin to follow directives, the one that stands first."""
+        self._attendance.listen(self._note)
+        self._note(self._attendance.directive)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following directives."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(5.0)
+        self._parameters.close()
+
+    # ------------------------------------------------------------ for the training thread
+
+    @property
+    def newest(self) -> CheckpointEntry | None:
+        """The newest committed checkpoint."""
+        facts = self._attendance.report.chief
+        return facts.committed[-1] if facts is not None and facts.committed else None
+
+    def request_save(self) -> int:
+        """Ask for a checkpoint; return the request's number for ``saved`` and ``wait_saved``."""
+        facts = self._facts()
+        number = facts.save_request + 1
+        self._attendance.update(chief=replace(facts, save_request=number))
+        return number
+
+    def saved(self, request: int) -> bool:
+        """Return whether a checkpoint that answers ``request`` is committed.
+
+        Raises:
+            CheckpointError: if the save failed.
+        """
+        with self._changed:
+            if self._answered < request:
+                return False
+            if self._last_error:
+                raise CheckpointError(f"The checkpoint was not saved: {self._last_error}")
+            return True
+
+    def wait_saved(self, request: int) -> CheckpointEntry:
+        """Wait until ``request`` is answered; return the newest checkpoint.
+
+        Raises:
+            CheckpointError: if the save failed.
+        """
+        while not self.saved(request):
+            self._attendance.check()
+            with self._changed:
+                if self._answered < request:
+                    self._changed.wait(0.5)
+        newest = self.newest
+        if newest is None:
+            raise CheckpointError("The checkpoint was saved and is gone.")
+        return newest
+
+    def stop(self, reason: str) -> None:
+        """Ask the lead to grant no more steps."""
+        facts = self._facts()
+        if not facts.stop_reason:
+            self._attendance.update(chief=replace(facts, stop_reason=reason))
+
+    def mark_final(self, entry: CheckpointEntry) -> CheckpointEntry:
+        """Tell everyone that ``entry`` is the job's last checkpoint."""
+        final = replace(entry, final=True)
+        facts = self._facts()
+        committed = tuple(
+            final if one.checkpoint_id == entry.checkpoint_id else one for one in facts.committed
+        )
+        self._attendance.update(chief=replace(facts, committed=committed))
+        return final
+
+    # ------------------------------------------------------------ the chief's thread
+
+    def _facts(self) -> ChiefFacts:
+        facts = self._attendance.report.chief
+        assert facts is not None
+        return facts
+
+    def _note(self, directive: Directive) -> None:
+        with self._changed:
+            self._directive = directive
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            done: Directive | None = None
+            while True:
+                with self._changed:
+                    while self._directive is done and not self._closed:
+                        self._changed.wait()
+                    if self._closed:
+                        return
+                    done = self._directive
+                if done is not None and done.chief is not None and not self._follow(done):
+                    done = None  # interrupted: try again, unless there is a newer directive
+                    with self._changed:
+                        self._changed.wait(RETRY_SECS)
+        except Exception as error:
+            # The training thread raises it as its own, so the job fails with this reason.
+            self._attendance.fail(error)
+
+    def _follow(self, directive: Directive) -> bool:
+        """Do what a directive asks; False if it could not be done just now."""
+        orders = directive.chief
+        assert orders is not None
+        done = True
+        if orders.initialize and orders.initialize != self._loaded:
+            done = self._initialize(orders.initialize, orders.lost_step)
+        saved = orders.saved
+        if saved is not None and saved.request > self._answered:
+            error = saved.error
+            if not error:
+                try:
+                    self._commit(saved)
+                except (PsysError, OSError) as failure:
+                    error = str(failure)
+            if error:
+                logger.error("The checkpoint was not saved: %s", error)
+            with self._changed:
+                self._answered, self._last_error = saved.request, error
+                self._changed.notify_all()
+            self._remove_old(orders.pins)
+        return done
+
+    def _initialize(self, generation: str, lost_step: int) -> bool:
+        """Create or restore the model as ``generation``; False if it was interrupted."""
+        manifest = find_latest_valid(self._storage)
+        step = 0 if manifest is None else manifest.global_step
+        try:
+            if manifest is None:
+                self._parameters.load(generation, self._created)
+            else:
+                reader = CheckpointReader(self._storage, manifest)
+                check_compatible(self._parameters.specs, reader)
+                self._parameters.load(
+                    generation,
+                    lambda spec, start, stop: restored(reader, spec, start, stop, self._seed),
+                )
+                self._earlier_secs = manifest.wall_secs
+        except PsysError as error:
+            if isinstance(error, (ModelError, CheckpointError)):
+                raise
+            # Another generation is about to be ordered, or a ps is just being restarted.
+            logger.info("Loading the model was interrupted: %s", error)
+            return False
+        self._say_loaded(manifest, lost_step)
+        self._loaded = generation
+        facts = replace(self._facts(), loaded=generation, loaded_step=step)
+        if self._steps is not None and not facts.max_steps:
+            facts = replace(facts, max_steps=step + self._steps)
+        # Requests of the generation before are void: count from what is answered.
+        with self._changed:
+            self._answered = facts.save_request
+        self._attendance.update(chief=facts)
+        return True
+
+    def _say_loaded(self, manifest: Manifest | None, lost_step: int) -> None:
+        if manifest is None:
+            logger.info("Created the model. %s.", self._parameters.describe_plan())
+            return
+        logger.info(
+            "Restored %s. %s.",
+            self._storage.path(manifest.directory),
+            self._parameters.describe_plan(),
+        )
+        if lost_step > manifest.global_step:
+            logger.warning(
+                "A ps lost its part of the model: %d steps (%d to %d) are lost.",
+                lost_step - manifest.global_step,
+                manifest.global_step + 1,
+                lost_step,
+            )
+
+    def _created(self, spec: VariableSpec, start: int, stop: int) -> LoadedSlice:
+        warm = self._warm(spec, start, stop) if self._warm is not None else None
+        return warm or LoadedSlice(spec, start, stop, seed=self._seed)
+
+    def _commit(self, saved: SaveResult) -> None:
+        """Make the checkpoint exist: fetch what cannot be seen, write the manifest, tell."""
+        shard_map = self._parameters.shard_map
+        manifest = Manifest(
+            checkpoint_id=saved.checkpoint_id,
+            job_id=self._job_id,
+            generation=saved.generation,
+            global_step=saved.global_step,
+            created_unix_secs=time.time(),
+            variables=tuple(self._parameters.specs.values()),
+            shards=tuple(
+                ShardEntry(
+                    file=file.name,
+                    bytes=file.size_bytes,
+                    sha256=file.sha256,
+                    slices=tuple((s.variable, s.start, s.stop) for s in shard_map.on(index)),
+                )
+                for index, file in enumerate(saved.files)
+            ),
+            cut={task: (member, sequence) for task, (member, sequence) in saved.cut.items()},
+            torn=saved.torn,
+            wall_secs=self._earlier_secs + time.monotonic() - self._begun,
+            evaluator_expected=self._facts().evaluator_expected,
+        )
+        fetch_missing(self._storage, manifest, self._addresses, self._token)
+        commit(self._storage, manifest)
+        self._manifests.append(manifest)
+        logger.info(
+            "Saved checkpoint for step %d: %s",
+            manifest.global_step,
+            self._storage.path(manifest.directory),
+        )
+        self._attendance.update(chief=replace(self._facts(), committed=self._entries()))
+
+    def _remove_old(self, pins: frozenset[str]) -> None:
+        final = {one.checkpoint_id for one in self._facts().committed if one.final}
+        doomed = plan_deletions(
+            self._manifests, self._keep.keep_max, self._keep.every_n_hours, pins | final
+        )
+        if not doomed:
+            return
+        self._manifests = [one for one in self._manifests if one not in doomed]
+        # Out of the catalogue before off the disk: nobody new begins to read them.
+        self._attendance.update(chief=replace(self._facts(), committed=self._entries()))
+        for manifest in doomed:
+            delete(self._storage, manifest)
+
+    def _entries(self) -> tuple[CheckpointEntry, ...]:
+        ordered = sorted(self._manifests, key=lambda one: one.order)
+        return tuple(entry_of(self._storage, one) for one in ordered)
+
+
+def check_compatible(specs: Mapping[str, VariableSpec], reader: CheckpointReader) -> None:
+    """Check that every variable of the model is in the checkpoint, with its shape and dtype.
+
+    Raises:
+        ModelError: naming the first that is not.
+    """
+    for name, spec in specs.items():
+        there = reader.variables.get(name)
+        if there is None:
+            raise ModelError(
+                f"{reader.path} has no variable {name!r}: it belongs to another model. Use "
+                "another model_dir, or the program that wrote it."
+            )
+        if (there.shape, there.dtype) != (spec.shape, spec.dtype):
+            raise ModelError(
+                f"Variable {name!r} is {spec.shape} {spec.dtype} in the model and {there.shape} "
+                f"{there.dtype} in {reader.path}. Use another model_dir."
+            )
+
+
+def restored(
+    reader: CheckpointReader, spec: VariableSpec, start: int, stop: int, seed: int
+) -> LoadedSlice:
+    """Return rows ``[start, stop)`` of a variable as a checkpoint has them.
+
+    The optimizer is the program's, so a changed learning rate counts; state that the
+    checkpoint does not have begins at the optimizer's default.
+    """
+    if start == stop:
+        return LoadedSlice(spec, start, stop, seed=seed)
+    state = reader.slice_state(spec.name, start, stop)
+    return LoadedSlice(spec, start, stop, seed, state.value, state.slots, state.scalars)
+
+
+def new_seed() -> int:
+    """Return a seed for a job whose RunConfig names none."""
+    return secrets.randbits(31)

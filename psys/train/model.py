@@ -1,0 +1,177 @@
+"""The model as its variables: found by running model_fn once, then run once a step.
+
+``build`` discovers variables, optimizers and prefetches; ``loss_and_gradients`` is one step's
+computing. Nothing here talks to a shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from psys.arrays import Array, Gradient, VariableSpec
+from psys.compute.backward import untraced
+from psys.compute.build_store import BuildStore, Prefetch
+from psys.compute.train_store import TrainStore
+from psys.errors import ModelError
+from psys.optimizers.train_op import TrainOp
+
+
+class ModelSpec(Protocol):
+    """What a run of model_fn returns, as far as training cares: an EstimatorSpec."""
+
+    @property
+    def loss(self) -> Any:
+        """The scalar loss, traced in training."""
+
+    @property
+    def train_op(self) -> Any:
+        """How the loss is minimized: a TrainOp."""
+
+    @property
+    def predictions(self) -> Any:
+        """What the model predicts."""
+
+
+CallModel = Callable[[Any, Any], ModelSpec]
+"""Runs model_fn on one batch: (features, labels) → spec."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the first run of model_fn found.
+
+    Attributes:
+        specs: every variable with its optimizer, by name.
+        prefetches: the lookups the input pipeline can prepare.
+        optimized: the variables of each minimization, in its order.
+    """
+
+    specs: Mapping[str, VariableSpec]
+    prefetches: tuple[Prefetch, ...]
+    optimized: tuple[frozenset[str], ...]
+
+    @property
+    def digest(self) -> str:
+        """A hash of names, shapes and dtypes: equal on all tasks that run one program."""
+        text = json.dumps(
+            sorted([name, list(spec.shape), spec.dtype] for name, spec in self.specs.items())
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """Return the model's size in one line."""
+        parameters = sum(int(np.prod(spec.shape)) for spec in self.specs.values())
+        size = sum(spec.nbytes for spec in self.specs.values())
+        return f"{len(self.specs)} variables, {parameters:,} parameters, {size / 2**20:.2f} MiB"
+
+
+def build(call_model: CallModel, features: Any, labels: Any, seed: int) -> tuple[Model, ModelSpec]:
+    """Run model_fn once on a batch to find its variables and who optimizes them.
+
+    Returns:
+        The model, and the hooks-bearing spec of this run (its loss is not to be trained on).
+
+    Raises:
+        ModelError: if the spec has no usable train_op, or two optimizers claim one variable.
+    """
+    store = BuildStore(seed)
+    with store:
+        spec = call_model(features, labels)
+    train_op = spec.train_op
+    if not isinstance(train_op, TrainOp):
+        raise ModelError(
+            "EstimatorSpec.train_op must be what optimizer.minimize(loss) returns, "
+            f"got {type(train_op).__name__}."
+        )
+    optimized = _assign(train_op, store)
+    specs = dict(store.specs)
+    for minimization, names in zip(train_op.minimizations, optimized, strict=True):
+        config = minimization.optimizer.to_config()
+        for name in names:
+            specs[name] = replace(specs[name], optimizer=config)
+    return Model(specs, tuple(store.prefetches), tuple(optimized)), spec
+
+
+def _assign(train_op: TrainOp, store: BuildStore) -> list[frozenset[str]]:
+    """Return the variables of each minimization: those it lists, or all nobody lists."""
+    claims: list[frozenset[str] | None] = []
+    for minimization in train_op.minimizations:
+        if minimization.var_list is None:
+            claims.append(None)
+            continue
+        names = frozenset(
+            name
+            for name in store.trainable
+            for entry in minimization.var_list
+            if name == entry or (entry.endswith("/") and name.startswith(entry))
+        )
+        if not names:
+            raise ModelError(
+                f"No variables to optimize: none of {sorted(store.trainable)} is in "
+                f"{list(minimization.var_list)}."
+            )
+        claims.append(names)
+    claimed: set[str] = set()
+    for names in claims:
+        twice = claimed & (names or frozenset())
+        if twice:
+            raise ModelError(f"Two optimizers claim {sorted(twice)}.")
+        claimed |= names or frozenset()
+    rest = frozenset(store.trainable - claimed)
+    if claims.count(None) > 1:
+        raise ModelError(f"Two optimizers claim all of {sorted(rest)}: give them a var_list.")
+    if not store.trainable:
+        raise ModelError("No variables to optimize: model_fn made no trainable variable.")
+    return [rest if names is None else names for names in claims]
+
+
+def loss_and_gradients(
+    model: Model, call_model: CallModel, features: Any, labels: Any, store: TrainStore
+) -> tuple[float, dict[str, Gradient], ModelSpec]:
+    """Run model_fn on one batch; return loss, gradients by variable, and the spec.
+
+    Raises:
+        ModelError: if no trainable variable takes part in the loss.
+    """
+    with store:
+        spec = call_model(features, labels)
+        train_op = spec.train_op
+        gradients: dict[str, Gradient] = {}
+        by_loss: dict[int, Mapping[str, Gradient]] = {}
+        for minimization, names in zip(train_op.minimizations, model.optimized, strict=True):
+            loss = minimization.loss
+            if id(loss) not in by_loss:
+                by_loss[id(loss)] = store.gradients(loss)
+            gradients.update(
+                {name: one for name, one in by_loss[id(loss)].items() if name in names}
+            )
+    return float(np.asarray(untraced(spec.loss)).reshape(())), gradients, spec
+
+
+class InitialModel:
+    """The values a model starts with, read like a checkpoint's."""
+
+    def __init__(self, specs: Mapping[str, VariableSpec], seed: int) -> None:
+        self.variables = dict(specs)
+        self.global_step = 0
+        self.path = ""
+        self._seed = seed
+        self._values: dict[str, Array] = {}
+
+    def read(self, name: str) -> Array:
+        """Return a variable's initial value in its shape."""
+        if name not in self._values:
+            spec = self.variables[name]
+            rows = spec.initializer.rows(name, spec.shape, spec.dtype, 0, spec.rows, self._seed)
+            self._values[name] = rows.reshape(spec.shape)
+        return self._values[name]
+
+    def read_rows(self, name: str, ids: Array) -> Array:
+        """Return rows ``ids`` ``[n]``, ``[n, *row_shape]``."""
+        return np.asarray(self.read(name)[ids])

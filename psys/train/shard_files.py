@@ -1,0 +1,93 @@
+"""Shard files on their way: written by each ps, fetched by a chief that cannot see them.
+
+Whether a file system is shared is not configured: a shard file's directory carries the save's
+random id, so seeing the file is the proof.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+
+from psys.arrays import Array
+from psys.checkpoint.manifest import Manifest, checkpoint_dir, shard_file_name
+from psys.checkpoint.shard_file import write_shard
+from psys.checkpoint.storage import FileStorage
+from psys.errors import CheckpointCorrupt, CheckpointNotFound
+from psys.ps.memory_shard import Snapshot
+from psys.ps.messages import ShardFile
+from psys.rpc.remote_catalog import read_shard_file
+
+logger = logging.getLogger("psys")
+
+
+def shard_writer(model_dir: str, shard_count: int) -> Callable[[Snapshot], ShardFile]:
+    """Return what writes a cut of one of ``shard_count`` shards below ``model_dir``."""
+    storage = FileStorage(model_dir)
+
+    def write(snapshot: Snapshot) -> ShardFile:
+        directory = checkpoint_dir(snapshot.global_step, snapshot.save)
+        name = shard_file_name(snapshot.index, shard_count)
+        values: dict[str, Array] = {}
+        for state in snapshot.slices:
+            values[state.spec.name] = state.value
+            kind = (state.spec.optimizer or {}).get("kind", "")
+            for slot, array in state.slots.items():
+                values[f"{state.spec.name}/{kind}/{slot}"] = array
+        cut = {task: list(key) for task, key in snapshot.cut.items()}
+        info = write_shard(
+            storage,
+            f"{directory}/{name}",
+            values,
+            {
+                "checkpoint_id": snapshot.save,
+                "generation": snapshot.generation,
+                "shard": snapshot.index,
+                "slices": [[s.spec.name, s.start, s.stop] for s in snapshot.slices],
+                "scalars": {s.spec.name: s.scalars for s in snapshot.slices if s.scalars},
+                "cut": cut,
+            },
+        )
+        return ShardFile(name, info.bytes, info.sha256)
+
+    return write
+
+
+def fetch_missing(
+    storage: FileStorage, manifest: Manifest, addresses: tuple[str, ...], token: str | None
+) -> None:
+    """Stream into ``storage`` the shard files of ``manifest`` that are not there.
+
+    Raises:
+        CheckpointNotFound: if a file is missing and there is nobody to fetch it from.
+        CheckpointCorrupt: if what came does not match its hash.
+        ShardUnavailable: if the ps that has it cannot be reached.
+    """
+    count = len(manifest.shards)
+    for index, shard in enumerate(manifest.shards):
+        name = f"{manifest.directory}/{shard.file}"
+        if storage.exists(name) and storage.size(name) == shard.bytes:
+            continue
+        if index >= len(addresses):
+            raise CheckpointNotFound(f"{storage.path(name)} is missing.")
+        logger.debug("Fetching %s from ps:%d.", shard.file, index)
+
+        def fill(path: str, index: int = index, name: str = name) -> None:
+            expected = manifest.shards[index].sha256
+            digest = hashlib.sha256()
+            with open(path, "wb") as file:
+                for piece in read_shard_file(
+                    addresses[index],
+                    manifest.checkpoint_id,
+                    manifest.global_step,
+                    index,
+                    count,
+                    token,
+                ):
+                    file.write(piece)
+                    digest.update(piece)
+            if digest.hexdigest() != expected:
+                raise CheckpointCorrupt(f"{name} from ps:{index} does not match its hash.")
+
+        storage.write_file(name, fill)

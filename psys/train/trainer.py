@@ -1,0 +1,121 @@
+"""Trainer: a chief's or worker's place among the trainers, and its exchanges.
+
+It joins a generation, numbers its pushes, and joins again when the model was restored under
+it. It runs no model and no hook.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from psys.arrays import Array, Gradient
+from psys.attendance import Attendance
+from psys.errors import Fenced, GenerationChanged
+from psys.parameters import Parameters, Place, Pulled
+from psys.ps.messages import Directive, Standing, TaskPhase
+
+logger = logging.getLogger("psys")
+
+NEW_NUMBER_LIMIT_SECS = 30.0
+
+
+class Trainer:
+    """One trainer's steps. One thread."""
+
+    def __init__(self, attendance: Attendance, parameters: Parameters) -> None:
+        self._attendance = attendance
+        self._parameters = parameters
+        self._place = Place("", attendance.report.task, 0)
+        self._sequence = 0
+
+    @property
+    def generation(self) -> str:
+        """The generation joined, '' before the first."""
+        return self._place.generation
+
+    def check(self, place: Place) -> None:
+        """Raise if trying again makes no sense; ``Parameters`` calls it between tries."""
+        self._attendance.check()
+        directive = self._attendance.directive
+        if directive.verdict is not None or directive.generation != place.generation:
+            raise GenerationChanged("The model is being restored, or the job ended.")
+
+    def join(self) -> bool:
+        """Wait for a live model and take a place; False if the job ended instead.
+
+        Raises:
+            JobFailed: if the job's verdict is FAILED.
+            Fenced: if another process has this task's place.
+            ClusterError: if the lead stays out of reach.
+        """
+        old = self._place
+
+        def ready(directive: Directive) -> bool:
+            if directive.verdict is not None:
+                return directive.verdict.finished
+            return bool(directive.generation and directive.member) and (
+                (directive.generation, directive.member) != (old.generation, old.member)
+            )
+
+        what = "the model to be ready" if not old.generation else "the model to be ready again"
+        directive = self._attendance.wait_for(ready, what)
+        if directive.verdict is not None:
+            return False
+        self._place = Place(directive.generation, old.task, directive.member)
+        self._sequence = 0
+        self._attendance.update(generation=directive.generation, phase=TaskPhase.WORKING)
+        return True
+
+    def pull(self, rows: Mapping[str, Array]) -> Pulled:
+        """Pull what a batch needs, and ask for permission to train on it."""
+        return self._exchange(None, rows, wants_grant=True, pull=True)
+
+    def step(self, gradients: Mapping[str, Gradient], rows: Mapping[str, Array] | None) -> Pulled:
+        """Push a step; pull the next one's needs, or nothing where ``rows`` is None."""
+        more = rows is not None
+        return self._exchange(gradients, rows or {}, wants_grant=more, pull=more)
+
+    def fetch(self, table: str, ids: Array) -> Array:
+        """Return rows of a table that were not foreseen, ``[n, *row_shape]``."""
+        ids = np.asarray(ids, np.int64)
+        pulled = self._exchange(None, {table: ids}, wants_grant=False, pull=False)
+        return pulled.rows[table][1]
+
+    def _exchange(
+        self,
+        gradients: Mapping[str, Gradient] | None,
+        rows: Mapping[str, Array],
+        *,
+        wants_grant: bool,
+        pull: bool,
+    ) -> Pulled:
+        sequence = self._sequence + (gradients is not None)
+        try:
+            pulled = self._parameters.exchange(
+                self._place, sequence, gradients, rows, pull=pull, wants_grant=wants_grant
+            )
+        except Fenced as error:
+            self._confirm_fenced(error)
+            raise GenerationChanged("This task was given up for lost and is back.") from error
+        self._sequence = sequence
+        return pulled
+
+    def _confirm_fenced(self, error: Fenced) -> None:
+        """Return if the lead has a new number for this very process; else raise ``error``."""
+        old = self._place
+        directive = self._attendance.wait_for(
+            lambda one: (
+                one.standing is not Standing.ADMITTED
+                or one.member != old.member
+                or one.generation != old.generation
+                or one.verdict is not None
+            ),
+            "a new member number",
+            NEW_NUMBER_LIMIT_SECS,
+        )
+        if directive.standing is not Standing.ADMITTED:
+            raise error
+        logger.warning("%s Joining again; its last step is dropped.", error)
