@@ -1,0 +1,45 @@
+# make demo    a whole cluster on this machine: trains, evaluates and exports (no downloads but packages)
+# make test    the tests
+# make lint    ruff and mypy
+# make bench   the benchmarks
+#
+# Everything lives in .venv; PYTHON=python3.12 chooses another interpreter (3.10 or later).
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+DEMO_DIR = demo/digits
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/with-examples
+	@rm -rf $(DEMO_DIR)
+	$(VENV)/bin/psys run --ps 2 --workers 1 --evaluator examples/digits.py --model_dir $(DEMO_DIR)
+	@echo "held-out evaluations: $(DEMO_DIR)/eval/results.jsonl (the last one is of the final model)"
+	@tail -n 1 $(DEMO_DIR)/eval/results.jsonl
+
+test: $(VENV)/with-test
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/with-test,lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/with-examples
+	$(VENV)/bin/python benchmarks/cluster.py
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info
+
+# Installed in place (-e): what runs is always what stands in psys/.
+$(VENV)/with-%: $(VENV)/bin/python pyproject.toml
+	$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+	  "psys needs Python 3.10 or later; $(PYTHON) is " + sys.version.split()[0] + \
+	  ". Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
