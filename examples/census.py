@@ -157,7 +157,7 @@ def main() -> None:
         dnn_optimizer=tf.train.AdagradOptimizer(learning_rate=0.02),
         dnn_hidden_units=[100, 75, 50, 25],
         config=tf.estimator.RunConfig(
-            model_dir=options.model_dir, save_checkpoints_steps=max(1, max_steps // 5)
+            model_dir=options.model_dir, save_checkpoints_steps=1 + max_steps // 5
         ),
     )
     train_spec = tf.estimator.TrainSpec(

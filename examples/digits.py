@@ -38,7 +38,7 @@ def main() -> None:
         feature_columns=[tf.feature_column.numeric_column("pixels", shape=(64,))],
         n_classes=10,
         config=tf.estimator.RunConfig(
-            model_dir=options.model_dir, save_checkpoints_steps=max(1, options.max_steps // 3)
+            model_dir=options.model_dir, save_checkpoints_steps=1 + options.max_steps // 3
         ),
     )
     train_spec = tf.estimator.TrainSpec(

@@ -49,7 +49,7 @@ class VariableSpec:
             raise ModelError("A variable needs a name, got ''.")
         if self.dtype not in DTYPES:
             raise ModelError(
-                f"Variable {self.name!r}: dtype must be one of {sorted(DTYPES)}, got {self.dtype!r}."
+                f"Variable {self.name!r}: expected a dtype of {sorted(DTYPES)}, got {self.dtype!r}."
             )
         if any(size < 0 for size in self.shape):
             raise ModelError(f"Variable {self.name!r}: negative size in shape {self.shape}.")

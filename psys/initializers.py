@@ -55,12 +55,12 @@ class Constant(Initializer):
 
     def rows(
         self,
-        name: str,  # noqa: ARG002 - a constant depends on nothing but its shape
+        name: str,
         shape: tuple[int, ...],
         dtype: str,
         start: int,
         stop: int,
-        seed: int,  # noqa: ARG002
+        seed: int,
     ) -> npt.NDArray[Any]:
         """Return ``[stop - start, ...]`` filled with ``value``."""
         return np.full((stop - start, *shape[1:]), self.value, dtype)
@@ -104,7 +104,7 @@ class RandomUniform(Random):
         self,
         generator: np.random.Generator,
         shape: tuple[int, ...],
-        whole: tuple[int, ...],  # noqa: ARG002
+        whole: tuple[int, ...],
     ) -> npt.NDArray[Any]:
         """Return uniform numbers."""
         unit = generator.random(shape, np.float32)
@@ -123,7 +123,7 @@ class RandomNormal(Random):
         self,
         generator: np.random.Generator,
         shape: tuple[int, ...],
-        whole: tuple[int, ...],  # noqa: ARG002
+        whole: tuple[int, ...],
     ) -> npt.NDArray[Any]:
         """Return normal numbers."""
         return generator.standard_normal(shape, np.float32) * np.float32(self.stddev) + np.float32(
@@ -143,7 +143,7 @@ class TruncatedNormal(Random):
         self,
         generator: np.random.Generator,
         shape: tuple[int, ...],
-        whole: tuple[int, ...],  # noqa: ARG002
+        whole: tuple[int, ...],
     ) -> npt.NDArray[Any]:
         """Return truncated normal numbers."""
         numbers = generator.standard_normal(shape, np.float32)

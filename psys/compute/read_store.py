@@ -39,9 +39,9 @@ class ReadStore(VariableStore):
         self,
         name: str,
         shape: tuple[int, ...],
-        dtype: str,  # noqa: ARG002 - the value brings its own
-        initializer: Initializer,  # noqa: ARG002 - it has a value
-        trainable: bool,  # noqa: ARG002 - nothing is trained
+        dtype: str,
+        initializer: Initializer,
+        trainable: bool,
     ) -> Array:
         """Return the value of the dense variable ``name``."""
         if not self.check_use(name, shape, sparse=False):
@@ -59,10 +59,10 @@ class ReadStore(VariableStore):
         name: str,
         shape: tuple[int, ...],
         ids: Array,
-        initializer: Initializer,  # noqa: ARG002
-        trainable: bool,  # noqa: ARG002
-        column: Any,  # noqa: ARG002
-        features: Any,  # noqa: ARG002
+        initializer: Initializer,
+        trainable: bool,
+        column: Any,
+        features: Any,
     ) -> tuple[Array, Array]:
         """Return the rows of ``ids``, each read once."""
         self.check_use(name, shape, sparse=True)

@@ -49,8 +49,8 @@ class TrainStore(VariableStore):
         self,
         name: str,
         shape: tuple[int, ...],
-        dtype: str,  # noqa: ARG002 - the spec's was decided in the first run
-        initializer: Initializer,  # noqa: ARG002 - likewise
+        dtype: str,
+        initializer: Initializer,
         trainable: bool,
     ) -> Array:
         """Return the value of the dense variable ``name``, traced if it is trainable."""
@@ -64,10 +64,10 @@ class TrainStore(VariableStore):
         name: str,
         shape: tuple[int, ...],
         ids: Array,
-        initializer: Initializer,  # noqa: ARG002 - decided in the first run
+        initializer: Initializer,
         trainable: bool,
-        column: Any,  # noqa: ARG002 - prefetching was decided in the first run
-        features: Any,  # noqa: ARG002
+        column: Any,
+        features: Any,
     ) -> tuple[Array, Array]:
         """Return ``(rows [n_unique, ...], inverse [nnz])``, rows traced if trainable."""
         if not self.check_use(name, shape, sparse=True):

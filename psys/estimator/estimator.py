@@ -242,7 +242,7 @@ class Estimator:
         export_dir_base: str,
         serving_input_receiver_fn: Callable[[], Any] | None = None,
         assets_extra: Mapping[str, str] | None = None,
-        as_text: bool = False,  # noqa: ARG002 - export.json is always text
+        as_text: bool = False,
         checkpoint_path: str | None = None,
     ) -> str:
         """Write a checkpoint's variables and the model's signature; return the new directory.

@@ -93,8 +93,8 @@ class _ModelExporter(Exporter):
         estimator: Exportable,
         export_path: str,
         checkpoint_path: str,
-        eval_result: Mapping[str, Any] | None,  # noqa: ARG002 - for subclasses
-        is_the_final_export: bool,  # noqa: ARG002
+        eval_result: Mapping[str, Any] | None,
+        is_the_final_export: bool,
     ) -> str | None:
         """Export the checkpoint and return the new directory."""
         return estimator.export_saved_model(

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from psys.errors import ModelError
@@ -59,7 +59,7 @@ class TrainArguments:
     saving_listeners: Sequence[CheckpointSaverListener] = ()
     steps: int | None = None
     max_steps: int | None = None
-    input_context: InputContext = InputContext()
+    input_context: InputContext = field(default_factory=InputContext)
     params: Any = None
 
 
@@ -103,7 +103,7 @@ class TrainingRun:
         first = pipeline.next()
         if first is None:
             raise ModelError("The training input_fn gave no batch: its input is empty.")
-        model, spec = build(self._call_model, first.features, first.labels, seed)
+        model, built = build(self._call_model, first.features, first.labels, seed)
         first.prepare(model.prefetches)
         pipeline.prefetches = model.prefetches
         parameters = Parameters(model.specs, self._membership.shards(), config.recover_secs)
@@ -114,7 +114,8 @@ class TrainingRun:
         self._attendance.update(model_digest=model.digest)
         trainer = Trainer(self._attendance, parameters)
         parameters.check = trainer.check
-        self._hooks = self._all_hooks(spec)
+        assert isinstance(built, EstimatorSpec)
+        self._hooks = self._all_hooks(built)
         session = Session(model, self._call_model, trainer, pipeline, self._hooks, seed)
         self._session = session
         result = session.run(first)
@@ -133,7 +134,8 @@ class TrainingRun:
             CheckpointError: if the checkpoint could not be saved.
         """
         control, session = self.control, self._session
-        assert control is not None and session is not None
+        assert control is not None
+        assert session is not None
         drained = self._attendance.wait_for(
             lambda one: one.job is JobPhase.DRAINED, "all trainers to take their last step"
         )

@@ -98,7 +98,7 @@ class IndicatorColumn(DenseColumn):
         """The number of ids."""
         return self.categorical_column.num_buckets
 
-    def dense(self, features: Mapping[str, Any], *, trainable: bool = True) -> Array:  # noqa: ARG002 - no variables
+    def dense(self, features: Mapping[str, Any], *, trainable: bool = True) -> Array:
         """Return the count (or sum of weights) of each id, float32 ``[batch, num_buckets]``."""
         ids = self.categorical_column.transform(features)
         counts = np.zeros(ids.batch * self.width, np.float32)

@@ -47,7 +47,7 @@ class NumericColumn(DenseColumn):
         """The number of elements of ``shape``."""
         return math.prod(self.shape)
 
-    def dense(self, features: Mapping[str, Any], *, trainable: bool = True) -> Array:  # noqa: ARG002 - no variables
+    def dense(self, features: Mapping[str, Any], *, trainable: bool = True) -> Array:
         """Return the normalized numbers, float32 ``[batch, width]``."""
         array = numbers(features, self.key, self.name)
         if self.normalizer_fn is not None:
@@ -109,7 +109,7 @@ class BucketizedColumn(DenseColumn, CategoricalColumn):
             segments = segments.repeat(elements)
         return SparseIds(ids.reshape(-1), segments, None, batch)
 
-    def dense(self, features: Mapping[str, Any], *, trainable: bool = True) -> Array:  # noqa: ARG002 - no variables
+    def dense(self, features: Mapping[str, Any], *, trainable: bool = True) -> Array:
         """Return a one-hot for each element of the source, float32 ``[batch, width]``."""
         ids = self._buckets(features)
         result = np.zeros((len(ids), self.width), np.float32)

@@ -72,7 +72,7 @@ class AdagradOptimizer(Optimizer):
         self,
         value: Array,
         slots: Mapping[str, Array],
-        scalars: Mapping[str, float],  # noqa: ARG002 - has none
+        scalars: Mapping[str, float],
         gradient: Array,
     ) -> None:
         """Change ``value`` and the accumulator in place."""

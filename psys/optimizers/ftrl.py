@@ -80,8 +80,8 @@ class FtrlOptimizer(Optimizer):
         l2_regularization_strength: float = 0.0,
         use_locking: bool = False,
         name: str = "Ftrl",
-        accum_name: str | None = None,  # noqa: ARG002 - TF's names of the slot variables
-        linear_name: str | None = None,  # noqa: ARG002
+        accum_name: str | None = None,
+        linear_name: str | None = None,
         l2_shrinkage_regularization_strength: float = 0.0,
         beta: float | None = None,
     ) -> None:
@@ -116,7 +116,7 @@ class FtrlOptimizer(Optimizer):
         self,
         value: Array,
         slots: Mapping[str, Array],
-        scalars: Mapping[str, float],  # noqa: ARG002 - has none
+        scalars: Mapping[str, float],
         gradient: Array,
     ) -> None:
         """Change ``value``, n and z in place."""

@@ -53,8 +53,8 @@ class GradientDescentOptimizer(Optimizer):
     def update(
         self,
         value: Array,
-        slots: Mapping[str, Array],  # noqa: ARG002 - has none
-        scalars: Mapping[str, float],  # noqa: ARG002
+        slots: Mapping[str, Array],
+        scalars: Mapping[str, float],
         gradient: Array,
     ) -> None:
         """Change ``value`` in place."""

@@ -76,7 +76,7 @@ class MomentumOptimizer(Optimizer):
         self,
         value: Array,
         slots: Mapping[str, Array],
-        scalars: Mapping[str, float],  # noqa: ARG002 - has none
+        scalars: Mapping[str, float],
         gradient: Array,
     ) -> None:
         """Change ``value`` and the velocity in place."""

@@ -163,7 +163,7 @@ class Optimizer(ABC):
     def minimize(
         self,
         loss: Any,
-        global_step: Any = None,  # noqa: ARG002 - tf programs pass it; psys counts by itself
+        global_step: Any = None,
         var_list: Sequence[str] | None = None,
     ) -> TrainOp:
         """Return the train op that lowers ``loss`` with this optimizer.

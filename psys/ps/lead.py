@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from psys.ps.endings import Ending, Limits, Waits, inputs_ended, overdue
 from psys.ps.grants import Grants
@@ -50,7 +50,7 @@ class Job:
     trainers: tuple[TaskName, ...]
     evaluator_listed: bool = False
     cluster_digest: str = ""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def num_shards(self) -> int:

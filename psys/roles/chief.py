@@ -70,7 +70,8 @@ def _conclude(
 ) -> None:
     """Wait for the final evaluation where one is expected, then write and tell FINISHED."""
     attendance, control = membership.attendance, training.run.control
-    assert attendance is not None and control is not None
+    assert attendance is not None
+    assert control is not None
     final = control.mark_final(final)
     expected = _evaluator_expected(attendance.directive, attendance.report.chief)
     if expected:

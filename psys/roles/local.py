@@ -64,7 +64,8 @@ class EvaluationListener(CheckpointSaverListener):
             self._evaluate(global_step_value, final=True)
         elif not self._exported_final:
             path = self._estimator.latest_checkpoint()
-            assert path is not None and self.result is not None
+            assert path is not None
+            assert self.result is not None
             again = evaluate_and_export(
                 self._estimator, self._eval_spec, path, final=True, only_export=True
             )

@@ -92,7 +92,8 @@ def _leave(host: NodeHost) -> None:
 def _follow(membership: Membership, leaving: threading.Event) -> None:
     """Be another ps: do what the lead orders until it tells the verdict."""
     host, attendance = membership.host, membership.attendance
-    assert host is not None and attendance is not None
+    assert host is not None
+    assert attendance is not None
 
     def obey(directive: Directive) -> None:
         if directive.shard is not None:

@@ -28,7 +28,7 @@ LATECOMER_SECS = 10.0
 SIGTERM_EXIT_CODE = 143
 
 
-class JobOver(Exception):  # noqa: N818 - no error: this task came too late to a finished job
+class JobOver(Exception):
     """The job finished before this task came."""
 
 
@@ -36,7 +36,8 @@ def settings_of(config: RunConfig) -> Settings:
     """Return what TF_CONFIG and the RunConfig say of this task."""
     cluster_config = config.cluster_config
     cluster = cluster_config.cluster
-    assert cluster is not None and config.model_dir is not None
+    assert cluster is not None
+    assert config.model_dir is not None
     return Settings(
         task=str(cluster_config.task),
         model_dir=config.model_dir,

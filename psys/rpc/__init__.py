@@ -1,0 +1,1 @@
+"""Everything psys says over gRPC: the only package that imports grpc or generated code."""

@@ -81,7 +81,7 @@ class CheckpointsServicer(checkpoints_pb2_grpc.CheckpointsServicer):
 
     def ListCheckpoints(  # noqa: N802
         self,
-        request: checkpoints_pb2.ListCheckpointsRequest,  # noqa: ARG002
+        request: checkpoints_pb2.ListCheckpointsRequest,
         context: grpc.ServicerContext,
     ) -> checkpoints_pb2.ListCheckpointsResponse:
         """Return all checkpoints there are."""
@@ -93,7 +93,7 @@ class CheckpointsServicer(checkpoints_pb2_grpc.CheckpointsServicer):
 
     def WatchCheckpoints(  # noqa: N802
         self,
-        request: checkpoints_pb2.WatchCheckpointsRequest,  # noqa: ARG002
+        request: checkpoints_pb2.WatchCheckpointsRequest,
         context: grpc.ServicerContext,
     ) -> Iterator[checkpoints_pb2.WatchCheckpointsResponse]:
         """Tell all checkpoints there are, then what comes, then the verdict."""
@@ -185,8 +185,8 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServicer):
 
     def GetStatus(  # noqa: N802
         self,
-        request: cluster_pb2.GetStatusRequest,  # noqa: ARG002
-        context: grpc.ServicerContext,  # noqa: ARG002
+        request: cluster_pb2.GetStatusRequest,
+        context: grpc.ServicerContext,
     ) -> cluster_pb2.GetStatusResponse:
         """Describe the job for people."""
         status = self._host.read_lead(_status)

@@ -118,11 +118,12 @@ def _assign(train_op: TrainOp, store: BuildStore) -> list[frozenset[str]]:
             )
         claims.append(names)
     claimed: set[str] = set()
-    for names in claims:
-        twice = claimed & (names or frozenset())
+    for claim in claims:
+        names = claim or frozenset()
+        twice = claimed & names
         if twice:
             raise ModelError(f"Two optimizers claim {sorted(twice)}.")
-        claimed |= names or frozenset()
+        claimed |= names
     rest = frozenset(store.trainable - claimed)
     if claims.count(None) > 1:
         raise ModelError(f"Two optimizers claim all of {sorted(rest)}: give them a var_list.")

@@ -81,6 +81,8 @@ class Session:
         self.request_stop: Callable[[str], None] = self._note_stop
         """Ask the loop to end after the step under way."""
         self._stop_reason = ""
+        self._following: Batch | None = None
+        self._looked_ahead = False
 
     def run(self, first: Batch) -> LoopResult:
         """Train from ``first`` on until the loop ends.
@@ -103,7 +105,8 @@ class Session:
                 batch, pulled = self._step(batch, pulled)
             except GenerationChanged as change:
                 logger.info("%s", change)
-                pulled = self._join(batch)
+                # The batch is trained on again: what the model learned of it is gone.
+                pulled = self._join(batch) if batch is not None else None
         return self._result("input ended" if batch is None else "the job ended", by_hook=False)
 
     def _note_stop(self, reason: str) -> None:
@@ -143,8 +146,12 @@ class Session:
         )
         if not np.isfinite(loss):
             self._tell(context, wanted, spec, loss, batch)
-        following = self._pipeline.next()
+        if not self._looked_ahead:
+            self._following, self._looked_ahead = self._pipeline.next(), True
+        following = self._following
         after = self._trainer.step(gradients, None if following is None else following.rows)
+        # Only now: had the generation changed, both batches would be needed again.
+        self._following, self._looked_ahead = None, False
         self._steps += 1
         self._loss = loss
         self.global_step = after.global_step
