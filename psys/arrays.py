@@ -91,9 +91,9 @@ class IndexedSlices:
 
     def summed(self) -> IndexedSlices:
         """Return the same gradient with sorted, unique indices (duplicates summed)."""
-        unique, inverse = np.unique(self.indices, return_inverse=True)
-        if unique.shape == self.indices.shape and np.array_equal(unique, self.indices):
+        if bool((self.indices[1:] > self.indices[:-1]).all()):
             return self
+        unique, inverse = np.unique(self.indices, return_inverse=True)
         values = np.zeros((len(unique), *self.values.shape[1:]), self.values.dtype)
         np.add.at(values, inverse.reshape(-1), self.values)
         return IndexedSlices(unique, values)

@@ -70,6 +70,7 @@ class Attendance:
         self._unreachable_why = "not reached yet"
         self._heard = False
         self._failure: BaseException | None = None
+        self._begun = False
         self._listeners: list[Callable[[Directive], None]] = []
         self._renewal = threading.Thread(target=self._renew, name="psys-lease", daemon=True)
         self.out_of_reach: Callable[[float], Any] | None = None
@@ -88,13 +89,19 @@ class Attendance:
         return self._directive
 
     def begin(self) -> None:
-        """Begin to attend."""
+        """Begin to attend; a second call changes nothing."""
+        if self._begun:
+            return
+        self._begun = True
         self._link.start(self)
         self._link.send(self._report)
         self._renewal.start()
 
     def listen(self, listener: Callable[[Directive], None]) -> None:
-        """Call ``listener`` with each new directive, from the link's thread."""
+        """Call ``listener`` with each new directive, from the link's thread.
+
+        An exception in it ends every wait of this process.
+        """
         self._listeners.append(listener)
 
     def update(self, **changes: Any) -> None:
@@ -167,9 +174,14 @@ class Attendance:
             self._check(self._directive, despite_verdict=False)
 
     def close(self) -> None:
-        """Stop attending."""
-        self._closed.set()
-        self._link.close()
+        """Stop attending: the last report is sent, and every wait ends with ClusterError."""
+        with self._changed:
+            if self._closed.is_set():
+                return
+            self._closed.set()
+            self._changed.notify_all()
+        if self._begun:
+            self._link.close()
 
     def fail(self, error: BaseException) -> None:
         """Let every wait of this process end with ``error``, from whichever thread."""
@@ -216,6 +228,8 @@ class Attendance:
     def _check(self, directive: Directive, despite_verdict: bool) -> None:
         if self._failure is not None:
             raise self._failure
+        if self._closed.is_set():
+            raise ClusterError(f"{self._report.task} has stopped attending.")
         if directive.revision >= 0:
             verdict = directive.verdict
             if verdict is not None and not verdict.finished and not despite_verdict:

@@ -13,7 +13,7 @@ PsysError
 │  ├─ Fenced                    this task was replaced by a later process of the same name
 │  └─ JobFailed                 the job's verdict is FAILED
 └─ CheckpointError
-   ├─ CheckpointNotFound        there is no such checkpoint
+   ├─ CheckpointNotFound (ValueError)   there is no such checkpoint
    └─ CheckpointCorrupt         a file is missing, short, or does not match its hash
 
 This module holds no logic. How each class travels over gRPC: ``psys.rpc.status``.
@@ -72,8 +72,8 @@ class CheckpointError(PsysError):
     """A checkpoint cannot be written or read."""
 
 
-class CheckpointNotFound(CheckpointError):
-    """No checkpoint is where one was asked for."""
+class CheckpointNotFound(CheckpointError, ValueError):
+    """No checkpoint is where one was asked for: a ValueError, as in tf.estimator."""
 
 
 class CheckpointCorrupt(CheckpointError):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from psys.attendance import Attendance, LeadLink
-from psys.errors import ShardTimeout
+from psys.errors import GenerationChanged, ShardTimeout, ShardUnavailable
 from psys.ps.lead import Job
 from psys.ps.memory_shard import Caller, Snapshot
 from psys.ps.messages import (
@@ -28,6 +28,7 @@ from psys.ps.messages import (
     ShardFacts,
     ShardFile,
     ShardOrders,
+    ShardPhase,
     Verdict,
 )
 from psys.ps.node import Node
@@ -39,8 +40,12 @@ logger = logging.getLogger("psys")
 TICK_SECS = 0.25
 REPLY_LIMIT_SECS = 30.0
 """A reply is never withheld for longer: holds and grant waits are answered well before."""
+STAY_SILENTLY_SECS = 2.0
+SAY_EVERY_SECS = 10.0
 
 WriteShard = Callable[[Snapshot], ShardFile]
+News = tuple[tuple[CheckpointEntry, ...], Verdict | None]
+"""Catalogue and verdict."""
 
 
 def new_id() -> str:
@@ -49,7 +54,11 @@ def new_id() -> str:
 
 
 class NodeHost:
-    """One Node, safe to call from any thread."""
+    """One Node, safe to call from any thread.
+
+    What it calls back (subscribers, the listener to facts, ``keep_verdict``) runs under its
+    lock: it must not block, and must not call the host.
+    """
 
     def __init__(
         self,
@@ -71,10 +80,13 @@ class NodeHost:
         self._keep_verdict = keep_verdict
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
-        self._waiting: dict[Caller, queue.SimpleQueue[ExchangeReply]] = {}
+        self._waiting: dict[Caller, queue.SimpleQueue[ExchangeReply | None]] = {}
         self._subscribers: dict[Instance, Callable[[Directive], None]] = {}
         self._facts_listener: Callable[[ShardFacts], None] | None = None
         self._facts: ShardFacts | None = None
+        self._catalog_told: News = ((), None)
+        self._request_limit: tuple[str, int] = ("", 0)
+        """The generation the shard serves, '' for none, and how large a request can be in it."""
         self._kept_verdict: Verdict | None = None
         self._writer = ThreadPoolExecutor(1, "psys-writer")
         self._closed = threading.Event()
@@ -93,33 +105,82 @@ class NodeHost:
 
         Raises:
             ShardTimeout: if no reply came within REPLY_LIMIT_SECS.
+            ShardUnavailable: if the host closed, or the caller was forgotten or called again.
         """
-        answer: queue.SimpleQueue[ExchangeReply] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[ExchangeReply | None] = queue.SimpleQueue()
         with self._lock:
+            if self._closed.is_set():
+                raise ShardUnavailable(f"ps:{self.index} is leaving.")
+            self._release(caller)
             self._waiting[caller] = answer
             self._deliver(self._node.exchange(caller, request, time.monotonic()))
         try:
-            return answer.get(timeout=REPLY_LIMIT_SECS)
+            reply = answer.get(timeout=REPLY_LIMIT_SECS)
         except queue.Empty:
             raise ShardTimeout(
                 f"ps:{self.index} withheld its reply for {REPLY_LIMIT_SECS:.0f} s."
             ) from None
+        if reply is None:
+            raise ShardUnavailable(f"ps:{self.index} gave up an exchange that was waiting.")
+        return reply
 
     def forget(self, caller: Caller) -> None:
-        """Drop a caller that is gone."""
+        """Drop a caller that is gone; an exchange of its that waits ends."""
         with self._lock:
-            self._waiting.pop(caller, None)
+            self._release(caller)
             self._node.forget(caller)
 
-    def request_limit_bytes(self) -> int:
-        """Return how large a request for this shard can be: nobody pushes more than it holds."""
+    def _release(self, caller: Caller) -> None:
+        """End the wait of a caller's exchange, if one waits. The lock is held."""
+        waiting = self._waiting.pop(caller, None)
+        if waiting is not None:
+            waiting.put(None)
+
+    def request_limit_bytes(self, generation: str) -> int | None:
+        """Return how large a request can be, None unless the shard serves that generation.
+
+        A push is never larger than what the shard holds; without the generation that is not
+        known, and no request can be served.
+        """
+        serves, limit_bytes = self._request_limit
+        return limit_bytes if serves and serves == generation else None
+
+    def check_load(self, generation: str) -> None:
+        """Check, before a load is read, that the lead has ordered it.
+
+        Raises:
+            GenerationChanged: if it has not.
+        """
         with self._lock:
-            return self._node.shard.request_limit_bytes()
+            shard = self._node.shard
+            loads = shard.phase in (ShardPhase.LOADING, ShardPhase.LOADED)
+            if not generation or shard.generation != generation or not loads:
+                raise GenerationChanged(
+                    f"ps:{self.index} is {shard.phase.name} in generation "
+                    f"{shard.generation or 'none'}; it was asked to load {generation or 'none'}."
+                )
 
     def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
         """Put the shard's slices in place; see ``Shard.load``."""
         with self._lock:
             self._deliver(self._node.load(generation, slices, time.monotonic()))
+
+    def check_generation(self, generation: str) -> None:
+        """Check that a request about files comes from the live generation.
+
+        Raises:
+            GenerationChanged: if the shard holds another one, or none.
+        """
+        with self._lock:
+            held = self._node.shard.generation
+        if not held or held != generation:
+            raise GenerationChanged(f"ps:{self.index} holds generation {held or 'none'}.")
+
+    def note_newest(self, global_step: int, checkpoint_id: str) -> None:
+        """Note the newest checkpoint of which this process's disk has a manifest."""
+        with self._lock:
+            self._node.shard.newest = (global_step, checkpoint_id)
+            self._deliver([])
 
     # ------------------------------------------------------------ tasks and the lead
 
@@ -164,37 +225,45 @@ class NodeHost:
         with self._lock:
             return read(self._node)
 
-    def wait_news(
-        self, known: tuple[tuple[CheckpointEntry, ...], Verdict | None], timeout_secs: float
-    ) -> tuple[tuple[CheckpointEntry, ...], Verdict | None]:
-        """Wait until catalogue or verdict differ from ``known``; return them as they are."""
+    def wait_news(self, known: News, timeout_secs: float) -> News:
+        """Wait until catalogue or verdict differ from ``known``; return them as they are.
+
+        Raises:
+            ShardUnavailable: if the host closed.
+        """
         until = time.monotonic() + timeout_secs
         with self._news:
             while (news := self._catalog()) == known:
                 left = until - time.monotonic()
-                if left <= 0 or self._closed.is_set():
+                if self._closed.is_set():
+                    raise ShardUnavailable(f"ps:{self.index} is leaving.")
+                if left <= 0:
                     break
                 self._news.wait(left)
             return news
 
-    def _catalog(self) -> tuple[tuple[CheckpointEntry, ...], Verdict | None]:
+    def _catalog(self) -> News:
         lead = self._node.lead
         assert lead is not None
         return lead.catalog, lead.ending.verdict
 
     def wait_may_leave(self) -> None:
-        """Wait until the lead may end, saying for whom it stays."""
+        """Wait until the lead may end; say for whom it stays, once that takes a while."""
         said: list[str] = []
+        say_at = 0.0
         with self._news:
             while True:
                 lead = self._node.lead
                 assert lead is not None
-                if lead.may_leave(time.monotonic()):
+                now = time.monotonic()
+                if lead.may_leave(now):
                     return
-                if lead.ending.verdict is not None and (unheard := lead.unheard()) != said:
-                    said = unheard
+                if lead.ending.verdict is None or not say_at:
+                    say_at = now + STAY_SILENTLY_SECS
+                elif now >= say_at and (unheard := lead.unheard()) != said:
+                    said, say_at = unheard, now + SAY_EVERY_SECS
                     logger.info(
-                        "Staying for %s, which has not heard the verdict (at most %.0f s).",
+                        "Staying for %s, not heard to know the verdict yet (at most %.0f s).",
                         ", ".join(said),
                         lead.job.limits.linger_secs,
                     )
@@ -215,9 +284,11 @@ class NodeHost:
             self._deliver(self._node.tick(time.monotonic()))
 
     def close(self) -> None:
-        """Stop the clock and finish writing."""
-        self._closed.set()
+        """Stop the clock, end every wait, and finish writing."""
         with self._news:
+            self._closed.set()
+            for caller in list(self._waiting):
+                self._release(caller)
             self._news.notify_all()
         self._writer.shutdown(wait=True)
 
@@ -225,8 +296,12 @@ class NodeHost:
 
     def _tick(self) -> None:
         while not self._closed.wait(TICK_SECS):
-            with self._lock:
-                self._deliver(self._node.tick(time.monotonic()))
+            try:
+                with self._lock:
+                    self._deliver(self._node.tick(time.monotonic()))
+            except Exception:
+                # Without a clock no lease would end, and the job would hang for ever.
+                logger.exception("The clock of ps:%d met an error and goes on.", self.index)
 
     def _deliver(self, replies: list[tuple[Caller, ExchangeReply]]) -> None:
         """Hand out what a call produced. The lock is held."""
@@ -234,26 +309,48 @@ class NodeHost:
             waiting = self._waiting.pop(caller, None)
             if waiting is not None:
                 waiting.put(reply)
+        shard = self._node.shard
+        serves = shard.generation if shard.phase is ShardPhase.LIVE else ""
+        if serves != self._request_limit[0]:
+            self._request_limit = (serves, shard.request_limit_bytes())
         snapshot = self._node.take_snapshot()
-        if snapshot is not None:
+        if snapshot is not None and not self._closed.is_set():
             self._writer.submit(self._write, snapshot)
-        lead = self._node.lead
-        if lead is not None:
-            verdict = lead.ending.verdict
-            if verdict is not None and self._kept_verdict is None:
-                self._kept_verdict = verdict
-                if self._keep_verdict is not None:
-                    self._keep_verdict(verdict)
-            for instance, directive in self._node.take_directives().items():
-                subscriber = self._subscribers.get(instance)
-                if subscriber is not None:
-                    subscriber(directive)
-            self._news.notify_all()
+        if self._node.lead is not None:
+            self._deliver_news()
         if self._facts_listener is not None:
-            facts = self._node.shard.facts()
-            if facts != self._facts:
-                self._facts = facts
-                self._facts_listener(facts)
+            self._deliver_facts(self._facts_listener)
+
+    def _deliver_news(self) -> None:
+        """Tell what the lead has to tell; the verdict only once it is on disk."""
+        news = self._catalog()
+        verdict = news[1]
+        if verdict is not None and self._kept_verdict is None:
+            self._kept_verdict = verdict
+            self._keep(verdict)
+        for instance, directive in self._node.take_directives().items():
+            subscriber = self._subscribers.get(instance)
+            if subscriber is not None:
+                subscriber(directive)
+        # After the verdict those who wait to leave look at who has heard it.
+        if news != self._catalog_told or verdict is not None:
+            self._catalog_told = news
+            self._news.notify_all()
+
+    def _keep(self, verdict: Verdict) -> None:
+        if self._keep_verdict is None:
+            return
+        try:
+            self._keep_verdict(verdict)
+        except OSError as error:
+            # Everyone is told all the same; only a latecomer will look for the file in vain.
+            logger.error("The verdict could not be written: %s.", error)
+
+    def _deliver_facts(self, listener: Callable[[ShardFacts], None]) -> None:
+        facts = self._node.shard.facts()
+        if facts != self._facts:
+            self._facts = facts
+            listener(facts)
 
     def _write(self, snapshot: Snapshot) -> None:
         file, error = None, ""
@@ -278,6 +375,12 @@ class LocalShard(Shard):
         """Put all slices in place; see ``Shard.load``."""
         self._host.load(generation, slices)
 
+    def keep_manifest(self, generation: str, manifest_json: str) -> None:
+        """Do nothing: this shard's files lie where the chief commits."""
+
+    def delete_checkpoint(self, generation: str, global_step: int, checkpoint_id: str) -> None:
+        """Do nothing: this shard's files lie where the chief deletes."""
+
     def begin_exchange(self, request: ExchangeRequest) -> None:
         """Keep the request; ``finish_exchange`` serves it."""
         self._request = request
@@ -298,13 +401,13 @@ class LocalLink(LeadLink):
     def __init__(self, host: NodeHost) -> None:
         self._host = host
         self._directives: queue.SimpleQueue[Directive | None] = queue.SimpleQueue()
+        self._deliver = self._directives.put
         self._attendance: Attendance | None = None
 
     def start(self, attendance: Attendance) -> None:
         """Begin to carry."""
         self._attendance = attendance
-        report = attendance.report
-        self._host.subscribe((report.task, report.instance), self._directives.put)
+        self._host.subscribe(_instance(attendance), self._deliver)
         # Directives arrive under the Node's lock; listeners must not run there.
         threading.Thread(target=self._carry, name="psys-directives", daemon=True).start()
 
@@ -313,10 +416,20 @@ class LocalLink(LeadLink):
         self._host.hear(report)
 
     def close(self) -> None:
-        """Stop carrying."""
+        """Stop carrying; the lead hears that this process is gone."""
         self._directives.put(None)
+        if self._attendance is not None:
+            self._host.stream_broken(_instance(self._attendance), self._deliver)
 
     def _carry(self) -> None:
         assert self._attendance is not None
-        while (directive := self._directives.get()) is not None:
-            self._attendance.receive(directive)
+        try:
+            while (directive := self._directives.get()) is not None:
+                self._attendance.receive(directive)
+        except Exception as error:
+            # A listener's error must not end in a thread nobody waits for.
+            self._attendance.fail(error)
+
+
+def _instance(attendance: Attendance) -> Instance:
+    return (attendance.report.task, attendance.report.instance)

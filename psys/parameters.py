@@ -8,10 +8,12 @@ again is the trainer's business.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,6 +31,15 @@ from psys.ps.shard import LoadedSlice, Shard
 from psys.sharding import ShardMap, plan
 
 logger = logging.getLogger("psys")
+
+REPLY_SLACK_BYTES = 4096
+
+
+@runtime_checkable
+class _BoundsReplies(Protocol):
+    """A shard that refuses a reply larger than it was told to expect."""
+
+    reply_limit_bytes: int
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,15 @@ class Parameters:
         self.check = check
         """Called before each new try; raises to give up."""
         self._versions = [0] * len(self.shards)
+        self._dense = [self._dense_slices(index) for index in range(len(self.shards))]
+
+    def _dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each slice that one shard holds of a dense variable."""
+        return {
+            one.variable: (one.rows, *spec.row_shape)
+            for one in self.shard_map.on(shard)
+            if not (spec := self.specs[one.variable]).sparse
+        }
 
     # ------------------------------------------------------------ create and restore
 
@@ -161,8 +181,8 @@ class Parameters:
             )
             for index in range(len(self.shards))
         ]
+        self._bound_replies(requests)
         replies = self._call(place, requests)
-        self._raise_for(replies)
         self._versions = [reply.version for reply in replies]
         lead = replies[0]
         return Pulled(
@@ -198,6 +218,7 @@ class Parameters:
                     replies[index] = self.shards[index].finish_exchange()
                 except (ShardUnavailable, ShardTimeout) as error:
                     failure = error
+            self._check_replies(requests, replies)
             if failure is None:
                 return [reply for reply in replies if reply is not None]
             if begun is None:
@@ -211,17 +232,48 @@ class Parameters:
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, 1.0)
 
-    @staticmethod
-    def _raise_for(replies: Sequence[ExchangeReply]) -> None:
-        """Turn outcomes that end the step into exceptions."""
+    def _bound_replies(self, requests: Sequence[ExchangeRequest]) -> None:
+        """Tell each shard how large its reply can be: what was asked for, and its header."""
+        for index, (shard, request) in enumerate(zip(self.shards, requests, strict=True)):
+            if isinstance(shard, _BoundsReplies):
+                sizes = self._expected(index, request).items()
+                shard.reply_limit_bytes = REPLY_SLACK_BYTES + sum(
+                    math.prod(shape) * DTYPES[self.specs[name].dtype].itemsize + 8
+                    for name, shape in sizes
+                )
+
+    def _expected(self, shard: int, request: ExchangeRequest) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array a request asks for."""
+        rows = {
+            name: (len(ids), *self.specs[name].row_shape) for name, ids in request.pull_rows.items()
+        }
+        return {**self._dense[shard], **rows} if request.pull_dense else rows
+
+    def _check_replies(
+        self, requests: Sequence[ExchangeRequest], replies: Sequence[ExchangeReply | None]
+    ) -> None:
+        """Turn outcomes that end the step, and replies that do not fit, into exceptions.
+
+        Also while other shards are still being tried: their answers would change nothing.
+        """
         for index, reply in enumerate(replies):
-            if reply.outcome is Outcome.FENCED:
+            if reply is not None and reply.outcome is Outcome.FENCED:
                 raise Fenced(f"ps:{index}: {reply.reason}")
         for index, reply in enumerate(replies):
+            if reply is None:
+                continue
             if reply.outcome is Outcome.GENERATION_CHANGED:
                 raise GenerationChanged(f"ps:{index} holds another generation of the model.")
             if reply.outcome in (Outcome.REFUSED, Outcome.GAP):
                 raise ModelError(f"ps:{index} refused the step: {reply.reason}")
+            arrays = {**reply.dense, **reply.rows}
+            for name, shape in self._expected(index, requests[index]).items():
+                array, dtype = arrays.get(name), DTYPES[self.specs[name].dtype]
+                if array is None or array.shape != shape or array.dtype != dtype:
+                    found = "nothing" if array is None else f"{array.shape} {array.dtype}"
+                    raise ModelError(
+                        f"ps:{index} answered with {found} for {name!r}; expected {shape} {dtype}."
+                    )
 
     def _split_gradients(self, gradients: Mapping[str, Gradient]) -> list[dict[str, Gradient]]:
         """Check every gradient, then cut it by shard; nothing has been sent before."""
@@ -235,9 +287,16 @@ class Parameters:
                 raise ModelError(
                     f"Gradient of {name!r}: expected {spec.dtype}, got {values.dtype}."
                 )
+            if spec.optimizer is None:
+                raise ModelError(f"Variable {name!r} is not trained by gradients.")
             if not all_finite(values):
                 raise ModelError(f"The gradient of {name!r} is not finite (NaN or infinite).")
             if isinstance(gradient, IndexedSlices):
+                if values.shape[1:] != spec.row_shape:
+                    raise ModelError(
+                        f"Gradient of {name!r}: expected rows of {spec.row_shape}, "
+                        f"got {values.shape[1:]}."
+                    )
                 summed = gradient.summed()
                 for shard, (at, local) in self.shard_map.split_rows(name, summed.indices).items():
                     parts[shard][name] = IndexedSlices(local, summed.values[at])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from psys.arrays import Array
+
 
 class InputFeatures(dict[Any, Any]):
     """A dict of features that remembers the ids its categorical columns were turned into.
@@ -14,11 +16,14 @@ class InputFeatures(dict[Any, Any]):
     Attributes:
         transformed: column -> its ``SparseIds``, made by the input pipeline one batch ahead.
             A feature that is assigned anew takes the columns that read it out of here.
+        uniques: column -> (its ids, these sorted and unique, and the inverse), likewise; good
+            for those very ids only.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.transformed: dict[Any, Any] = {}
+        self.uniques: dict[Any, tuple[Array, Array, Array]] = {}
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._forget(key)

@@ -9,6 +9,7 @@ import numpy as np
 
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.compute.backward import backward, is_traced, new_root, untraced
+from psys.compute.features import InputFeatures
 from psys.compute.store import VariableStore, unique_ids
 from psys.errors import ModelError
 from psys.initializers import Initializer
@@ -72,7 +73,8 @@ class TrainStore(VariableStore):
         """Return ``(rows [n_unique, ...], inverse [nnz])``, rows traced if trainable."""
         if not self.check_use(name, shape, sparse=True):
             self._check_known(name, shape)
-        unique, rows, inverse = self._find(name, ids)
+        unique, inverse = _unique(ids, column, features)
+        rows = self._find(name, unique)
         return self._trace(name, rows, unique, trainable), inverse
 
     def gradients(self, loss: Any) -> dict[str, Gradient]:
@@ -130,16 +132,15 @@ class TrainStore(VariableStore):
         self._roots[node] = (name, ids)
         return box
 
-    def _find(self, name: str, ids: Array) -> tuple[Array, Array, Array]:
-        """Return ``(unique ids, rows, inverse)``; only rows not prefetched are fetched."""
-        unique, inverse = unique_ids(ids)
+    def _find(self, name: str, unique: Array) -> Array:
+        """Return the rows of sorted unique ids; only those not prefetched are fetched."""
         if name not in self._rows:
-            return unique, self._fetch(name, unique), inverse
+            return self._fetch(name, unique)
         known, rows = self._rows[name]
         # The usual case: the prefetch was made from these very ids.
-        if not np.array_equal(unique, known):
-            rows = self._complete(name, unique, known, rows)
-        return unique, rows, inverse
+        if unique is known or np.array_equal(unique, known):
+            return rows
+        return self._complete(name, unique, known, rows)
 
     def _complete(self, name: str, unique: Array, known: Array, rows: Array) -> Array:
         """Return the rows of ``unique``: from ``rows`` where ``known``, else fetched."""
@@ -151,3 +152,12 @@ class TrainStore(VariableStore):
         if missing.any():
             result[missing] = self._fetch(name, unique[missing])
         return result
+
+
+def _unique(ids: Array, column: Any, features: Any) -> tuple[Array, Array]:
+    """Return ``(sorted unique ids, inverse)``, as the input pipeline found them if it did."""
+    if isinstance(features, InputFeatures) and column is not None:
+        found = features.uniques.get(column)
+        if found is not None and found[0] is ids:
+            return found[1], found[2]
+    return unique_ids(ids)

@@ -12,8 +12,10 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from psys.arrays import Array
 from psys.checkpoint import ModelReader, latest_checkpoint, open_checkpoint
@@ -29,13 +31,14 @@ from psys.estimator.specs import checked_hooks, checked_listeners
 from psys.estimator.training import TrainArguments, TrainingRun
 from psys.train.chief import new_seed
 from psys.train.hooks import CheckpointSaverListener, SessionRunHook
-from psys.train.input_pipeline import Batch, InputPipeline, batches, call_input_fn
+from psys.train.input_pipeline import Batch, InputPipeline, as_batch, batches, call_input_fn
 from psys.train.log import show_log_lines
 from psys.train.membership import Membership, local_settings
 from psys.train.model import InitialModel
 
 logger = logging.getLogger("psys")
 
+GLOBAL_STEP = "global_step"
 _MODEL_FN_ARGUMENTS = {"features", "labels", "mode", "params", "self", "config"}
 
 
@@ -70,13 +73,12 @@ class Estimator:
         if warm_start_from is not None:
             raise ConfigError("warm_start_from is not available in this version of psys.")
         self._config = _with_model_dir(config, model_dir)
-        self._params = copy.deepcopy(dict(params or {}))
+        self._params: Any = {} if params is None else copy.deepcopy(params)
         if model_fn is None:
             raise ConfigError("model_fn must be provided to Estimator.")
         self._arguments = _check_model_fn(model_fn, params)
         self._model_fn = model_fn
-        self._seen_features: Mapping[str, Any] = {}
-        self._seen_predictions: tuple[str, ...] = ()
+        self._seen_features: Any = None
 
     # ------------------------------------------------------------ properties
 
@@ -92,7 +94,7 @@ class Estimator:
         return self._config.model_dir
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> Any:
         """A copy of the parameters."""
         return copy.deepcopy(self._params)
 
@@ -256,17 +258,24 @@ class Estimator:
             checkpoint_path: which checkpoint; the latest if None.
 
         Raises:
-            CheckpointNotFound: if there is no checkpoint.
+            CheckpointNotFound: (a ValueError) if there is no checkpoint.
+            ModelError: if model_fn makes no predictions of these features.
         """
         path = checkpoint_path or self.latest_checkpoint()
         if path is None:
             raise CheckpointNotFound(f"Couldn't find trained model at {self.model_dir}.")
-        features, predictions = self._seen_features, self._seen_predictions
+        reader = open_checkpoint(path)
+        features = self._seen_features
         if serving_input_receiver_fn is not None:
             received = serving_input_receiver_fn()
-            features = getattr(received, "features", received)
-        signature = make_signature(features, predictions)
-        return write_export(export_dir_base, open_checkpoint(path), signature, assets_extra)
+            features = as_batch(getattr(received, "features", received)).features
+        served: Mapping[str, Any] = {}
+        predictions: tuple[str, ...] = ()
+        if features is not None:
+            served = features if isinstance(features, Mapping) else {"feature": features}
+            predictions = evaluation.prediction_keys(self.call_model_fn, reader, features)
+        signature = make_signature(served, predictions)
+        return write_export(export_dir_base, reader, signature, assets_extra)
 
     # ------------------------------------------------------------ introspection
 
@@ -275,21 +284,24 @@ class Estimator:
         return latest_checkpoint(self.model_dir)
 
     def get_variable_names(self) -> list[str]:
-        """Return the names of all variables.
+        """Return the names of all variables, ``global_step`` among them.
 
         Raises:
             CheckpointNotFound: if there is no checkpoint.
         """
-        return sorted(self._trained().variables)
+        return sorted([*self._trained().variables, GLOBAL_STEP])
 
     def get_variable_value(self, name: str) -> Array:
-        """Return a variable's value, whole.
+        """Return a variable's value, whole; that of ``global_step`` is the checkpoint's step.
 
         Raises:
             CheckpointNotFound: if there is no checkpoint.
             ModelError: if there is no such variable.
         """
-        return self._trained().read(name)
+        reader = self._trained()
+        if name == GLOBAL_STEP and name not in reader.variables:
+            return np.array(reader.global_step, np.int64)
+        return reader.read(name)
 
     def eval_dir(self, name: str | None = None) -> str:
         """Return where an evaluation's results go."""
@@ -303,13 +315,15 @@ class Estimator:
         Raises:
             ModelError: if it takes no labels and there are some, or returns no EstimatorSpec.
         """
-        given: dict[str, Any] = {"mode": mode, "params": self._params, "config": self._config}
+        # Each call gets its own params: it may change them as a graph's one call might.
+        params = copy.copy(self._params)
+        given: dict[str, Any] = {"mode": mode, "params": params, "config": self._config}
         arguments = {name: value for name, value in given.items() if name in self._arguments}
         if "labels" in self._arguments:
             arguments["labels"] = labels
         elif labels is not None:
             raise ModelError("model_fn does not take labels, but input_fn returns labels.")
-        spec = self._model_fn(features, **arguments)
+        spec = self._model_fn(features=features, **arguments)
         if not isinstance(spec, EstimatorSpec):
             raise ModelError(f"model_fn should return an EstimatorSpec, got {spec!r}.")
         return spec
@@ -317,17 +331,12 @@ class Estimator:
     # ------------------------------------------------------------ inside
 
     def _noting_call(self, features: Any, labels: Any, mode: str) -> EstimatorSpec:
-        """Run model_fn and remember features and predictions, for an export's signature."""
-        spec = self.call_model_fn(features, labels, mode)
-        self._seen_features = features if isinstance(features, Mapping) else {"feature": features}
-        predictions = spec.predictions
-        self._seen_predictions = (
-            tuple(predictions) if isinstance(predictions, Mapping) else ("output",)
-        )
-        return spec
+        """Run model_fn and remember the features, for an export's signature."""
+        self._seen_features = features
+        return self.call_model_fn(features, labels, mode)
 
-    def _input(self, input_fn: Callable[..., Any], mode: str) -> Callable[[], Iterator[Batch]]:
-        def read() -> Iterator[Batch]:
+    def _input(self, input_fn: Callable[..., Any], mode: str) -> Callable[[], Generator[Batch]]:
+        def read() -> Generator[Batch]:
             returned = call_input_fn(input_fn, mode=mode, params=self.params, config=self._config)
             return batches(returned, repeat=False)
 
@@ -378,7 +387,7 @@ class Estimator:
 class _batches_of:  # noqa: N801 - a context manager, used like a function
     """Reads batches ahead in a thread while the block runs."""
 
-    def __init__(self, source: Callable[[], Iterator[Batch]]) -> None:
+    def __init__(self, source: Callable[[], Generator[Batch]]) -> None:
         self._pipeline = InputPipeline(source)
 
     def __enter__(self) -> Iterator[Batch]:
@@ -412,7 +421,13 @@ def _with_model_dir(config: RunConfig, model_dir: str | os.PathLike[str] | None)
 
 
 def _check_model_fn(model_fn: Callable[..., Any], params: object) -> frozenset[str]:
-    arguments = frozenset(inspect.signature(model_fn).parameters)
+    parameters = inspect.signature(model_fn).parameters.values()
+    bound = getattr(model_fn, "keywords", {})  # of a functools.partial
+    arguments = frozenset(
+        one.name
+        for one in parameters
+        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and one.name not in bound
+    )
     if "features" not in arguments:
         raise ConfigError(f"model_fn ({model_fn}) must include features argument.")
     if params is not None and "params" not in arguments:

@@ -34,17 +34,67 @@ RESERVED = ("loss", "global_step")
 CallModelFn = Callable[[Any, Any, str], EstimatorSpec]
 
 
-class _Reading:
-    """Reads a model for many batches: each dense variable once."""
+class _Loop:
+    """Runs model_fn over batches, reading each dense variable once, with hooks around."""
 
-    def __init__(self, reader: ModelReader) -> None:
+    def __init__(
+        self,
+        call_model_fn: CallModelFn,
+        reader: ModelReader,
+        mode: str,
+        hooks: Sequence[SessionRunHook] = (),
+    ) -> None:
+        self._call_model_fn = call_model_fn
         self._reader = reader
+        self._mode = mode
+        self._hooks = list(hooks)
         self._values: dict[str, Array] = {}
+        self._stopping = False
 
-    def store(self) -> ReadStore:
-        """Return a store for one batch."""
+    def stop(self) -> None:
+        """End after the batch under way."""
+        self._stopping = True
+
+    def run(self, batch: Batch) -> EstimatorSpec:
+        """Run model_fn once."""
         reader = self._reader
-        return ReadStore(self._value, reader.read_rows, global_step=reader.global_step)
+        labels = None if self._mode == ModeKeys.PREDICT else batch.labels
+        with ReadStore(self._value, reader.read_rows, global_step=reader.global_step):
+            return self._call_model_fn(batch.features, labels, self._mode)
+
+    def specs(self, batches: Iterator[Batch]) -> Iterator[EstimatorSpec]:
+        """Yield the spec of each batch until they end, a hook asks, or ``stop`` is called.
+
+        The hooks begin once model_fn ran first, as tf.estimator's do, for it has hooks too.
+        """
+        begun = False
+        for batch in batches:
+            spec = None
+            if not begun:
+                spec, begun = self.run(batch), True
+                self._begin(spec)
+            context = SessionRunContext(None)
+            for hook in self._hooks:
+                hook.before_run(context)
+            spec = spec or self.run(batch)
+            yield spec
+            loss = None if spec.loss is None else float(np.reshape(untraced(spec.loss), ()))
+            values = SessionRunValues(None, loss, self._reader.global_step, batch.size)
+            for hook in self._hooks:
+                hook.after_run(context, values)
+            if context.stop_requested or self._stopping:
+                break
+        if begun:
+            for hook in self._hooks:
+                hook.end(None)
+
+    def _begin(self, spec: EstimatorSpec) -> None:
+        evaluating = self._mode == ModeKeys.EVAL
+        self._hooks += spec.evaluation_hooks if evaluating else spec.prediction_hooks
+        for hook in self._hooks:
+            hook.begin()
+        for hook in self._hooks:
+            hook.after_create_session(None, None)
 
     def _value(self, name: str) -> Array:
         if name not in self._values:
@@ -76,39 +126,20 @@ def evaluate(
     Raises:
         ModelError: if there is no batch, or a metric has a reserved name.
     """
-    reading = _Reading(reader)
+    loop = _Loop(call_model_fn, reader, ModeKeys.EVAL, hooks)
     totals: dict[str, Metric] = {}
     losses: list[float] = []
-    for hook in hooks:
-        hook.begin()
-    for hook in hooks:
-        hook.after_create_session(None, None)
-    all_hooks = list(hooks)
-    for batch in batches:
-        context = SessionRunContext(None)
-        for hook in all_hooks:
-            hook.before_run(context)
-        with reading.store():
-            spec = call_model_fn(batch.features, batch.labels, ModeKeys.EVAL)
-        if not losses:
-            _check_names(spec.eval_metric_ops)
-            for hook in spec.evaluation_hooks:
-                hook.begin()
-            all_hooks += spec.evaluation_hooks
-        loss = float(np.asarray(untraced(spec.loss)).reshape(()))
-        losses.append(loss)
+    for spec in loop.specs(batches):
+        _check_names(spec.eval_metric_ops)
+        losses.append(float(np.asarray(untraced(spec.loss)).reshape(())))
         for name, metric in spec.eval_metric_ops.items():
             totals[name] = metric if name not in totals else totals[name].merge(metric)
         if progress is not None:
             progress(len(losses))
-        for hook in all_hooks:
-            hook.after_run(context, SessionRunValues(None, loss, reader.global_step, batch.size))
-        if context.stop_requested or (steps is not None and len(losses) >= steps):
-            break
+        if steps is not None and len(losses) >= steps:
+            loop.stop()
     if not losses:
         raise ModelError("The evaluation input_fn gave no batch: its input is empty.")
-    for hook in all_hooks:
-        hook.end(None)
     results: dict[str, Any] = {name: _plain(total.result()) for name, total in totals.items()}
     results["loss"] = float(np.mean(losses))
     results["global_step"] = int(reader.global_step)
@@ -187,28 +218,23 @@ def predict(
     yield_single_examples: bool,
 ) -> Iterator[Any]:
     """Yield predictions, example by example or batch by batch; see ``Estimator.predict``."""
-    reading = _Reading(reader)
-    for hook in hooks:
-        hook.begin()
-    for batch in batches:
-        context = SessionRunContext(None)
-        for hook in hooks:
-            hook.before_run(context)
-        with reading.store():
-            spec = call_model_fn(batch.features, None, ModeKeys.PREDICT)
+    loop = _Loop(call_model_fn, reader, ModeKeys.PREDICT, hooks)
+    for spec in loop.specs(batches):
         predictions = _select(spec.predictions, predict_keys)
-        for hook in hooks:
-            hook.after_run(context, SessionRunValues(None, None, reader.global_step, batch.size))
         if not yield_single_examples:
             yield predictions
         elif isinstance(predictions, Mapping):
             yield from _rows(predictions)
         else:
             yield from predictions
-        if context.stop_requested:
-            break
-    for hook in hooks:
-        hook.end(None)
+
+
+def prediction_keys(
+    call_model_fn: CallModelFn, reader: ModelReader, features: Any
+) -> tuple[str, ...]:
+    """Return the names of what model_fn predicts of ``features``."""
+    spec = _Loop(call_model_fn, reader, ModeKeys.PREDICT).run(Batch(features, None))
+    return tuple(spec.predictions) if isinstance(spec.predictions, Mapping) else ("output",)
 
 
 def _select(predictions: Any, keys: Sequence[str] | str | None) -> Any:

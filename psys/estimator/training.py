@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from psys.errors import ModelError
+from psys.errors import ConfigError, ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.parameters import Parameters
@@ -22,7 +22,6 @@ from psys.summary.writer import SummaryWriter
 from psys.train.builtin_hooks import (
     CheckpointSaverHook,
     LossSummaryHook,
-    NanLossHook,
     ProgressHook,
     StepCounterHook,
 )
@@ -83,6 +82,7 @@ class TrainingRun:
         self._pipeline: InputPipeline | None = None
         self._parameters: Parameters | None = None
         self._writer: SummaryWriter | None = None
+        self._reporter: ProgressReporter | None = None
         self._saver: CheckpointSaverHook | None = None
         self._session: Session | None = None
         self._hooks: list[SessionRunHook] = []
@@ -92,12 +92,18 @@ class TrainingRun:
         """Train until the lead grants no more, the input ends, or a hook asks.
 
         Raises:
+            ConfigError: if there are saving_listeners and no checkpoints to tell them of.
             ModelError: if input_fn or model_fn are unusable, or the input is empty.
         """
         arguments, config = self._arguments, self._config
+        if arguments.saving_listeners and not (
+            config.save_checkpoints_steps or config.save_checkpoints_secs
+        ):
+            raise ConfigError(
+                "There should be a CheckpointSaverHook to use saving_listeners. Please set one "
+                "of the RunConfig.save_checkpoints_steps or RunConfig.save_checkpoints_secs."
+            )
         seed = config.tf_random_seed if config.tf_random_seed is not None else new_seed()
-        for hook in arguments.hooks:
-            hook.begin()
         pipeline = InputPipeline(self._read_input)
         self._pipeline = pipeline
         first = pipeline.next()
@@ -116,7 +122,11 @@ class TrainingRun:
         parameters.check = trainer.check
         assert isinstance(built, EstimatorSpec)
         self._hooks = self._all_hooks(built)
-        session = Session(model, self._call_model, trainer, pipeline, self._hooks, seed)
+        for hook in self._hooks:
+            hook.begin()
+        # Trainers at the same global step must not draw the same numbers.
+        own_seed = seed + arguments.input_context.input_pipeline_id
+        session = Session(model, self._call_model, trainer, pipeline, self._hooks, own_seed)
         self._session = session
         result = session.run(first)
         if not result.steps:
@@ -133,24 +143,17 @@ class TrainingRun:
             JobFailed: if the job failed meanwhile.
             CheckpointError: if the checkpoint could not be saved.
         """
-        control, session = self.control, self._session
-        assert control is not None
+        saver, session = self._saver, self._session
+        assert saver is not None
         assert session is not None
         drained = self._attendance.wait_for(
             lambda one: one.job is JobPhase.DRAINED, "all trainers to take their last step"
         )
-        newest = control.newest
-        if newest is None or newest.global_step != drained.global_step:
-            newest = control.wait_saved(control.request_save())
-            saved = True
-        else:
-            saved = False
-        session.global_step = newest.global_step
-        if self._saver is not None:
-            self._saver.end_listeners(session, newest.global_step, saved)
+        session.global_step = drained.global_step
+        last = saver.save_last(session, drained.global_step)
         for hook in self._hooks:
             hook.end(session)
-        return newest
+        return last
 
     def request_stop(self, reason: str) -> bool:
         """Ask the loop to end after the step under way; False if it has not begun."""
@@ -169,6 +172,8 @@ class TrainingRun:
             self._parameters.close()
         if self._writer is not None:
             self._writer.close()
+        if self._reporter is not None:
+            self._reporter.close()
 
     # ------------------------------------------------------------ inside
 
@@ -206,41 +211,30 @@ class TrainingRun:
         self.control.start()
 
     def _all_hooks(self, spec: EstimatorSpec) -> list[SessionRunHook]:
-        """Return the hooks in tf.estimator's order: the chief's own, the user's, the checks."""
-        arguments, config = self._arguments, self._config
+        """Return the hooks in tf.estimator's order: the chief's own, the user's, model_fn's."""
+        every_steps = self._config.log_step_count_steps
         hooks: list[SessionRunHook] = []
-        user = [*arguments.hooks, *spec.training_hooks]
         if self.control is not None:
-            hooks += self._chief_hooks(spec)
-        for hook in (*hooks, *spec.training_hooks):
-            hook.begin()
-        hooks += [*user, NanLossHook()]
-        if not self._membership.is_chief and config.log_step_count_steps:
-            hooks.append(StepCounterHook(config.log_step_count_steps, None))
-        return hooks
+            hooks += self._chief_hooks(self.control, spec)
+        hooks += self._arguments.hooks
+        if self.control is None and every_steps:
+            hooks.append(StepCounterHook(every_steps, None))
+        return [*hooks, *spec.training_hooks]
 
-    def _chief_hooks(self, spec: EstimatorSpec) -> list[SessionRunHook]:
+    def _chief_hooks(self, control: ChiefControl, spec: EstimatorSpec) -> list[SessionRunHook]:
         config, arguments = self._config, self._arguments
-        assert self.control is not None
-        hooks: list[SessionRunHook] = []
         steps, secs = config.save_checkpoints_steps, config.save_checkpoints_secs
-        if steps or secs:
-            self._saver = CheckpointSaverHook(
-                self.control, secs or None, steps or None, arguments.saving_listeners
-            )
-            hooks.append(self._saver)
-        elif arguments.saving_listeners:
-            raise ModelError(
-                "There should be a CheckpointSaverHook to use saving_listeners. Please set one "
-                "of the RunConfig.save_checkpoints_steps or RunConfig.save_checkpoints_secs."
-            )
-        hooks += spec.training_chief_hooks
+        self._saver = CheckpointSaverHook(
+            control, secs or None, steps or None, arguments.saving_listeners
+        )
+        hooks: list[SessionRunHook] = [self._saver, *spec.training_chief_hooks]
         self._writer = SummaryWriter(self._membership.settings.model_dir)
         if config.log_step_count_steps:
             hooks.append(StepCounterHook(config.log_step_count_steps, self._writer))
         if config.save_summary_steps:
             hooks.append(LossSummaryHook(config.save_summary_steps, self._writer))
-        hooks.append(ProgressHook(ProgressReporter(arguments.max_steps, sys.stderr)))
+        self._reporter = ProgressReporter(arguments.max_steps, sys.stderr)
+        hooks.append(ProgressHook(self._reporter))
         return hooks
 
     def _end(self, result: LoopResult) -> None:

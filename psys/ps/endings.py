@@ -34,16 +34,21 @@ class Waits:
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
         self._current: dict[str, tuple[float, float]] = {}
+        self._patient_until_secs = float("-inf")
 
     def begin_pass(self) -> None:
         """Start looking again; a wait not named in this pass is over."""
         self._current = {}
 
+    def be_patient(self, until_secs: float) -> None:
+        """Let no wait be over before: whoever is waited for may have come back unheard."""
+        self._patient_until_secs = until_secs
+
     def note(self, what: str, limit_secs: float, now: float) -> bool:
         """Note that ``what`` is waited for; return whether that has gone on for too long."""
         since = self._since.get(what, now)
         self._current[what] = (since, limit_secs)
-        return now - since >= limit_secs
+        return now >= max(since + limit_secs, self._patient_until_secs)
 
     def end_pass(self) -> None:
         """Forget the waits that are over."""

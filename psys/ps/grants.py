@@ -33,6 +33,10 @@ class Grants:
         """Grant no more; the first reason stays."""
         self.stop_reason = self.stop_reason or reason
 
+    def resume(self) -> None:
+        """Forget why there was to be no more: whoever asked for it is not in charge now."""
+        self.stop_reason = ""
+
     @property
     def exhausted(self) -> bool:
         """Whether max_steps are counted."""

@@ -29,7 +29,7 @@ from psys.ps.messages import (
     TaskPhase,
     Verdict,
 )
-from psys.ps.roster import Instance, Roster
+from psys.ps.roster import LEASE_SECS, Instance, Member, Roster
 from psys.ps.saving import Saving
 
 
@@ -109,7 +109,6 @@ class Lead:
         self._refused: dict[TaskName, int] = {}
         self._chief_instance: Instance | None = None
         self._lost_step = 0
-        self._revision = 0
 
     # ------------------------------------------------------------ what comes in
 
@@ -121,6 +120,7 @@ class Lead:
             member = self.roster.members.get(report.task)
             if member is not None and member.instance == instance:
                 del self.roster.members[report.task]
+                self._give_up(member, now)
         else:
             self._rejected.pop(instance, None)
             self.roster.hear(report, now)
@@ -141,11 +141,24 @@ class Lead:
         current = self.roster.members.get(task)
         if current is None or current.number != member:
             return Grant.WAIT  # its report is on the way, or it is about to be fenced
+        if not current.trains:
+            return Grant.STOP  # a request of its past: it would never use the grant
         return self.grants.ask(task, member)
 
-    def applied(self, task: TaskName) -> None:
+    def applied(self, task: TaskName, member: int, now: float) -> None:
         """Count a step that the lead's shard applied."""
         self.grants.applied(task)
+        self.roster.proved_alive(task, member, now)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether an exchange can change nothing but the steps counted and granted."""
+        attempt = self.saving.attempt
+        return (
+            self._model is _Model.LIVE
+            and (attempt is None or attempt.complete)
+            and self.ending.verdict is None
+        )
 
     def _objection(self, report: Report) -> str:
         """Return why a process does not belong to this job, '' if it does."""
@@ -162,15 +175,18 @@ class Lead:
             )
         if report.task not in (*job.trainers, *job.ps, "evaluator"):
             return f"{report.task} is not listed in the lead's cluster."
-        chief = self.roster.members.get("chief")
-        digest = chief.report.model_digest if chief is not None else ""
-        if report.task != "chief" and report.model_digest and digest:
-            if report.model_digest != digest:
-                return (
-                    f"{report.task} builds other variables than the chief: run the same program "
-                    "with the same arguments on every task."
-                )
+        digest = self._chief_digest()
+        if report.task != "chief" and digest and report.model_digest not in ("", digest):
+            return (
+                f"{report.task} builds other variables than the chief: run the same program "
+                "with the same arguments on every task."
+            )
         return ""
+
+    def _chief_digest(self) -> str:
+        """Return what the chief says of its variables, '' before it has built the model."""
+        chief = self.roster.members.get("chief")
+        return chief.report.model_digest if chief is not None else ""
 
     # ------------------------------------------------------------ deciding
 
@@ -181,19 +197,28 @@ class Lead:
     def advance(self, now: float) -> None:
         """Go as far as what is known allows."""
         self.waits.begin_pass()
+        if self.roster.note_clock(now):
+            self.waits.be_patient(now + LEASE_SECS)
         for member in self.roster.expire(now):
-            if member.task in self.job.trainers:
-                self._refused[member.task] = member.number
-                self.saving.trainer_lost(now)
+            self._give_up(member, now)
         self.roster.admit_twins(now)
         self._return_grants()
         self._note_chief()
         if self.ending.verdict is None:
             self._note_failures(now)
+        if self.ending.verdict is None:
             self._advance_model(now)
             self._advance_stop(now)
             self._advance_save(now)
+        if self.ending.verdict is not None:
+            self.saving.release()  # nobody waits for a save of a job that has ended
         self.waits.end_pass()
+
+    def _give_up(self, member: Member, now: float) -> None:
+        """Let every shard refuse a trainer that is gone; its grant returns once they do."""
+        if member.task in self.job.trainers:
+            self._refused[member.task] = member.number
+            self.saving.trainer_lost(now)
 
     def _shard_facts(self) -> dict[int, ShardFacts]:
         """Return what is known of each shard whose ps is live."""
@@ -209,9 +234,10 @@ class Lead:
         facts = self._shard_facts()
         for task, number in list(self.grants.out.items()):
             member = self.roster.members.get(task)
-            if member is not None and member.number == number and not member.trains:
-                if member.live or member.report.phase is TaskPhase.LEFT:
-                    self.grants.give_back(task, number)
+            if member is None or member.number != number or member.trains:
+                continue
+            if member.lost_since_secs is None:  # it ended or left; a lost one may yet push
+                self.grants.give_back(task, number)
         for task, number in self._refused.items():
             # Only once no shard would take its push any more.
             if len(facts) == self.job.num_shards and all(
@@ -228,6 +254,7 @@ class Lead:
         if chief.instance != self._chief_instance:
             self._chief_instance = chief.instance
             self.saving.forget()
+            self.grants.resume()  # why an earlier chief stopped does not bind this one
             if self._model in (_Model.PREPARING, _Model.INITIALIZING, _Model.SEALING):
                 self._end_generation()
         self.grants.max_steps = facts.max_steps
@@ -312,7 +339,7 @@ class Lead:
         self._model = _Model.NONE
         self.generation = ""
         self.grants.out.clear()
-        self.saving.forget()
+        self.saving.release()
 
     # ------------------------------------------------------------ stopping and saving
 
@@ -333,11 +360,12 @@ class Lead:
             self.fail(reason, now)
 
     def _advance_save(self, now: float) -> None:
-        chief = self.roster.get("chief")
-        if self._model is not _Model.LIVE or chief is None or chief.report.chief is None:
+        if self._model is not _Model.LIVE:
             return
+        chief = self.roster.get("chief")
+        facts = chief.report.chief if chief is not None else None
         self.saving.advance(
-            chief.report.chief.save_request,
+            facts.save_request if facts is not None else 0,
             self._shard_facts(),
             self.job.num_shards,
             self._refused,
@@ -384,6 +412,9 @@ class Lead:
         evaluator = self.roster.get("evaluator")
         facts = evaluator.report.evaluator if evaluator is not None else None
         progress = "absent" if facts is None else facts.progress or "waiting for a checkpoint"
+        newest = max(
+            (one.newest_step, one.newest_checkpoint) for one in self._shard_facts().values()
+        )
         return ChiefOrders(
             initialize=self.generation if initializing else "",
             lost_step=self._lost_step,
@@ -393,6 +424,8 @@ class Lead:
             evaluator_seen="evaluator" in self.roster.seen,
             export=facts.export if facts is not None else "",
             pins=facts.pins if facts is not None else frozenset(),
+            newest_checkpoint=newest[1],
+            newest_step=newest[0],
         )
 
     def directive(self, instance: Instance) -> Directive:
@@ -419,6 +452,10 @@ class Lead:
                     waiting_for=f"the other {task} to leave or be lost",
                 )
             return replace(base, standing=Standing.REPLACED)
+        # A trainer whose variables are not known yet may turn out not to belong here.
+        unknown = task in self.job.trainers and not member.report.model_digest
+        if unknown and self._chief_digest():
+            base = replace(base, generation="")
         return replace(
             base,
             member=member.number,

@@ -7,8 +7,8 @@ given. It opens no file or socket, starts no thread and reads no clock. One call
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -131,12 +131,22 @@ class SliceState:
             self.optimizer.apply_dense(self.value, self.slots, self.scalars, gradient)
 
 
-@dataclass(frozen=True)
-class Fence:
-    """The last push of a task that was applied here."""
+class Fence(NamedTuple):
+    """The last push of a task that was applied here; later ones compare as greater."""
 
     member: int
     sequence: int
+
+
+NO_FENCE = Fence(0, 0)
+
+
+class Served(NamedTuple):
+    """A request that was answered, maybe in a later call than it came by."""
+
+    caller: Caller
+    request: ExchangeRequest
+    reply: ExchangeReply
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,7 @@ class MemoryShard:
         self.fences: dict[TaskName, Fence] = {}
         self.refused: dict[TaskName, int] = {}
         self._save = ""
+        self._held_fences: Fences = {}
         self._cut: Fences | None = None
         self._cut_step = 0
         self._cut_taken = ""
@@ -174,8 +185,9 @@ class MemoryShard:
         self._file: ShardFile | None = None
         self._write_error = ""
         self._parked: list[tuple[Caller, ExchangeRequest]] = []
-        self.last_requests: dict[Caller, ExchangeRequest] = {}
-        """The request each caller sent last, to make sense of a reply that came later."""
+        self._request_limit_bytes = 0
+        self.newest: tuple[int, str] = (0, "")
+        """Step and id of the newest checkpoint whose manifest lies beside this shard's files."""
         self.snapshot: Snapshot | None = None
         """A cut that was taken and not yet fetched by ``take_snapshot``."""
 
@@ -197,52 +209,59 @@ class MemoryShard:
                 f"it was asked to load {generation}."
             )
         self.slices = {item.spec.name: SliceState.from_loaded(item) for item in slices}
+        self._request_limit_bytes = 0
         self.phase = ShardPhase.LOADED
 
     # ------------------------------------------------------------ orders of the lead
 
-    def obey(self, orders: ShardOrders) -> list[tuple[Caller, ExchangeReply]]:
+    def obey(self, orders: ShardOrders) -> list[Served]:
         """Become what the lead says; return replies that were waiting for it."""
-        replies: list[tuple[Caller, ExchangeReply]] = []
+        served: list[Served] = []
         if orders.generation != self.generation:
-            replies += self._begin_generation(orders.generation)
+            served += self._begin_generation(orders.generation)
         if orders.phase is ShardPhase.LIVE and self.phase is ShardPhase.LOADED:
             self.phase = ShardPhase.LIVE
         for task, member in orders.refused.items():
             self.refused[task] = max(member, self.refused.get(task, 0))
         if orders.save != self._save:
             self._save, self._cut = orders.save, None
+            self._held_fences = dict(self.fences) if orders.save else {}
             self._cut_taken = self._written = self._write_error = ""
             self._file, self.snapshot = None, None
         if orders.cut is not None and self.phase is ShardPhase.LIVE:
             self._cut, self._cut_step = orders.cut, orders.cut_step
-        return replies + self._settle()
+        return served + self._settle()
 
-    def _begin_generation(self, generation: str) -> list[tuple[Caller, ExchangeReply]]:
+    def _begin_generation(self, generation: str) -> list[Served]:
         """Forget the model; whoever waits is told."""
         parked, self._parked = self._parked, []
         self.generation = generation
         self.phase = ShardPhase.LOADING if generation else ShardPhase.EMPTY
         self.slices, self.version = {}, 0
+        self._request_limit_bytes = 0
         self.fences.clear()
         self.refused.clear()
         self._save = self._cut_taken = self._written = self._write_error = ""
         self._cut, self._file, self.snapshot = None, None, None
+        self._held_fences = {}
         return [
-            (caller, self._reply(request, Outcome.GENERATION_CHANGED)) for caller, request in parked
+            Served(caller, request, self._reply(request, Outcome.GENERATION_CHANGED))
+            for caller, request in parked
         ]
 
     @property
     def _holding(self) -> bool:
         return bool(self._save) and self._cut_taken != self._save
 
-    def _settle(self) -> list[tuple[Caller, ExchangeReply]]:
+    def _settle(self) -> list[Served]:
         """Let in what may go on: the pushes the cut includes, then, after it, all others."""
-        replies: list[tuple[Caller, ExchangeReply]] = []
-        for caller, request in list(self._parked):
-            if not self._must_wait(request):
-                self._parked.remove((caller, request))
-                replies.append((caller, self._serve(request)))
+        served: list[Served] = []
+        waiting, self._parked = self._parked, []
+        for caller, request in waiting:
+            if self._must_wait(request):
+                self._parked.append((caller, request))
+            else:
+                served.append(Served(caller, request, self._serve(request)))
         if self._holding and self._cut is not None and self._cut_complete(self._cut):
             self._cut_taken = self._save
             self.snapshot = Snapshot(
@@ -253,8 +272,8 @@ class MemoryShard:
                 dict(self._cut),
                 tuple(state.copy() for state in self.slices.values()),
             )
-            replies += self._settle()
-        return replies
+            served += self._settle()
+        return served
 
     def _cut_complete(self, cut: Fences) -> bool:
         """Return whether everything the cut includes has been applied here.
@@ -262,8 +281,7 @@ class MemoryShard:
         A lost trainer's last step may never come: the lead had this shard refuse its number.
         """
         for task, (member, sequence) in cut.items():
-            fence = self.fences.get(task, Fence(0, 0))
-            arrived = (fence.member, fence.sequence) >= (member, sequence)
+            arrived = self.fences.get(task, NO_FENCE) >= (member, sequence)
             if not arrived and member > self.refused.get(task, 0):
                 return False
         return True
@@ -282,33 +300,36 @@ class MemoryShard:
             self._file, self._write_error = file, error
 
     def facts(self) -> ShardFacts:
-        """Return what this shard tells the lead."""
+        """Return what this shard tells the lead.
+
+        Its fences as they were when it was held, and none otherwise: a ps reports whatever
+        changes here, and that must not be every push.
+        """
         return ShardFacts(
             index=self.index,
             phase=self.phase,
             generation=self.generation,
             refused=dict(self.refused),
             held=self._save,
-            fences={task: (f.member, f.sequence) for task, f in self.fences.items()},
+            fences=self._held_fences,
             cut=self._cut_taken,
             written=self._written,
             file=self._file,
             write_error=self._write_error,
+            newest_checkpoint=self.newest[1],
+            newest_step=self.newest[0],
         )
 
     # ------------------------------------------------------------ exchange
 
-    def exchange(
-        self, caller: Caller, request: ExchangeRequest
-    ) -> list[tuple[Caller, ExchangeReply]]:
+    def exchange(self, caller: Caller, request: ExchangeRequest) -> list[Served]:
         """Serve one request; an empty list means the reply comes later."""
-        # A caller has one request under way: an older one was given up.
-        self._parked = [item for item in self._parked if item[0] != caller]
-        self.last_requests[caller] = replace(request, push=None)
+        self.forget(caller)  # it has one request under way: an older one was given up
         if self._must_wait(request):
             self._parked.append((caller, request))
             return []
-        return [(caller, self._serve(request)), *self._settle()]
+        served = [Served(caller, request, self._serve(request))]
+        return served + self._settle() if self._save else served
 
     def request_limit_bytes(self) -> int:
         """Return the most bytes a well-formed request can have.
@@ -316,29 +337,30 @@ class MemoryShard:
         A push holds each row once, with its number, and a pull names each row once; padding
         and an empty shard are covered by the constant.
         """
-        rows = sum(len(state.value) for state in self.slices.values())
-        values = sum(state.value.nbytes for state in self.slices.values())
-        return values + 16 * rows + 64 * len(self.slices) + 4096
+        if not self._request_limit_bytes:
+            rows = sum(len(state.value) for state in self.slices.values())
+            values = sum(state.value.nbytes for state in self.slices.values())
+            self._request_limit_bytes = values + 16 * rows + 64 * len(self.slices) + 4096
+        return self._request_limit_bytes
 
     def forget(self, caller: Caller) -> None:
         """Drop what a caller that is gone was waiting for."""
-        self.last_requests.pop(caller, None)
-        self._parked = [item for item in self._parked if item[0] != caller]
+        if self._parked:
+            self._parked = [item for item in self._parked if item[0] != caller]
 
     def _must_wait(self, request: ExchangeRequest) -> bool:
         """Return whether a new push has to wait for the cut under way."""
         if not self._holding or request.push is None or request.generation != self.generation:
             return False
-        fence = self.fences.get(request.task, Fence(0, 0))
         key = (request.member, request.sequence)
-        if key <= (fence.member, fence.sequence):
+        if key <= self.fences.get(request.task, NO_FENCE):
             return False
         return self._cut is None or key > self._cut.get(request.task, (0, 0))
 
     def _serve(self, request: ExchangeRequest) -> ExchangeReply:
         if self.phase is not ShardPhase.LIVE or request.generation != self.generation:
             return self._reply(request, Outcome.GENERATION_CHANGED)
-        fence = self.fences.get(request.task, Fence(0, 0))
+        fence = self.fences.get(request.task, NO_FENCE)
         if request.member < fence.member or request.member <= self.refused.get(request.task, 0):
             return self._reply(
                 request,

@@ -163,6 +163,9 @@ class ShardFacts:
     written: str = ""
     file: ShardFile | None = None
     write_error: str = ""
+    newest_checkpoint: str = ""
+    """The newest checkpoint of which this ps keeps a manifest."""
+    newest_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -346,6 +349,9 @@ class ChiefOrders:
     evaluator_seen: bool = False
     export: str = ""
     pins: frozenset[str] = frozenset()
+    newest_checkpoint: str = ""
+    """The newest checkpoint any ps keeps a manifest of: never to be overwritten in silence."""
+    newest_step: int = 0
 
 
 @dataclass(frozen=True)

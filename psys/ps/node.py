@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from psys.ps.lead import Job, Lead
-from psys.ps.memory_shard import Caller, MemoryShard, Snapshot
+from psys.ps.memory_shard import Caller, MemoryShard, Served, Snapshot
 from psys.ps.messages import (
     Directive,
     ExchangeReply,
     ExchangeRequest,
     Grant,
+    JobPhase,
     Outcome,
     Report,
     ShardFile,
     ShardOrders,
+    TaskName,
 )
 from psys.ps.roster import Instance
 from psys.ps.shard import LoadedSlice
@@ -29,6 +32,18 @@ WAIT_ANSWER_SECS = 5.0
 """A caller that waits for a grant hears for whom after this long, and asks again."""
 
 _Replies = list[tuple[Caller, ExchangeReply]]
+
+_SERVED = (Outcome.NONE, Outcome.APPLIED, Outcome.DUPLICATE)
+
+
+class _Wanting(NamedTuple):
+    """A reply that waits for the lead's permission. The push is not kept."""
+
+    generation: str
+    task: TaskName
+    member: int
+    reply: ExchangeReply
+    since_secs: float
 
 
 class Node:
@@ -40,7 +55,8 @@ class Node:
         self._directives: dict[Instance, Directive] = {}
         self._changed: dict[Instance, Directive] = {}
         self._revision = 0
-        self._wanting: dict[Caller, tuple[ExchangeRequest, ExchangeReply, float]] = {}
+        self._told_phase: JobPhase | None = None
+        self._wanting: dict[Caller, _Wanting] = {}
         self._replies: _Replies = []
 
     # ------------------------------------------------------------ trainers
@@ -49,46 +65,61 @@ class Node:
         """Serve a trainer; its reply may come from a later call."""
         self._wanting.pop(caller, None)
         self._take(self.shard.exchange(caller, request), now)
-        return self._settle(now)
+        lead = self.lead
+        if lead is None or not lead.quiet:
+            return self._settle(now)
+        # The hot path: nothing but counts has changed, unless they end the job.
+        self._answer_wanting(now)
+        if lead.phase is not self._told_phase:
+            return self._settle(now)
+        return self._take_replies()
 
     def forget(self, caller: Caller) -> None:
         """Drop what a caller that is gone was waiting for."""
         self.shard.forget(caller)
         self._wanting.pop(caller, None)
 
-    def _take(self, replies: _Replies, now: float) -> None:
-        """Count applied steps and add grants to the shard's replies."""
-        for caller, reply in replies:
-            request = self.shard.last_requests[caller]
-            if self.lead is not None:
-                if reply.outcome is Outcome.APPLIED:
-                    self.lead.applied(request.task)
-                reply = replace(reply, global_step=self.lead.grants.global_step)
-                served = reply.outcome in (Outcome.NONE, Outcome.APPLIED, Outcome.DUPLICATE)
-                if request.wants_grant and served:
-                    self._wanting[caller] = (request, reply, now)
-                    continue
-            self._replies.append((caller, reply))
+    def _take(self, served: list[Served], now: float) -> None:
+        """Count applied steps; set aside the replies that wait for a grant."""
+        lead = self.lead
+        for caller, request, reply in served:
+            if lead is None:
+                self._replies.append((caller, reply))
+                continue
+            if reply.outcome is Outcome.APPLIED:
+                lead.applied(request.task, request.member, now)
+            if request.wants_grant and reply.outcome in _SERVED:
+                self._wanting[caller] = _Wanting(
+                    request.generation, request.task, request.member, reply, now
+                )
+            else:
+                step = lead.grants.global_step
+                self._replies.append((caller, replace(reply, global_step=step)))
 
     def _answer_wanting(self, now: float) -> None:
         """Answer those who want a grant, as far as the lead can."""
-        assert self.lead is not None
-        for caller, (request, reply, since) in list(self._wanting.items()):
-            shard = self.shard
-            if request.generation != shard.generation or not self.lead.live:
+        lead, shard = self.lead, self.shard
+        assert lead is not None
+        for caller, (generation, task, member, reply, since) in list(self._wanting.items()):
+            step = lead.grants.global_step
+            if generation != shard.generation or not lead.live:
                 reply = replace(reply, outcome=Outcome.GENERATION_CHANGED, dense={}, rows={})
-            elif request.member <= shard.refused.get(request.task, 0):
+            elif member <= shard.refused.get(task, 0):
                 reply = replace(reply, outcome=Outcome.FENCED, reason="given up for lost")
             else:
-                grant = self.lead.ask(request.task, request.member)
-                if grant is Grant.WAIT and now - since < WAIT_ANSWER_SECS:
-                    continue
-                others = sorted(self.lead.grants.out)
-                waiting_for = ", ".join(others) or "the lead" if grant is Grant.WAIT else ""
-                reply = replace(reply, grant=grant, waiting_for=waiting_for)
+                grant = lead.ask(task, member)
+                waiting_for = ""
+                if grant is Grant.WAIT:
+                    if now - since < WAIT_ANSWER_SECS:
+                        continue
+                    waiting_for = ", ".join(sorted(lead.grants.out)) or "the lead"
+                reply = replace(reply, grant=grant, waiting_for=waiting_for, global_step=step)
             del self._wanting[caller]
-            reply = replace(reply, global_step=self.lead.grants.global_step)
             self._replies.append((caller, reply))
+
+    def _take_replies(self) -> _Replies:
+        replies, self._replies = self._replies, []
+        return replies
 
     # ------------------------------------------------------------ the chief's load
 
@@ -156,11 +187,11 @@ class Node:
                 self.lead.advance(now)
             self._answer_wanting(now)
             self._note_directives()
-        replies, self._replies = self._replies, []
-        return replies
+        return self._take_replies()
 
     def _note_directives(self) -> None:
         assert self.lead is not None
+        self._told_phase = self.lead.phase
         for instance, last in self._directives.items():
             directive = self.lead.directive(instance)
             # The step alone is no news: it is told along with whatever else changes.

@@ -68,7 +68,7 @@ class Roster:
         """The last report of a process that waits for a live one's place."""
         self.seen: set[TaskName] = set()
         self._last_number = 0
-        self._last_now = 0.0
+        self._last_now: float | None = None
 
     def next_number(self) -> int:
         """Return a number larger than any given before."""
@@ -116,16 +116,27 @@ class Roster:
         if twin is not None and twin.instance == instance[1]:
             del self.twins[instance[0]]
 
-    def expire(self, now: float) -> list[Member]:
-        """Give up those whose lease is over; return them.
+    def proved_alive(self, task: TaskName, number: int, now: float) -> None:
+        """Note that a member took a step just now, whatever became of its control stream."""
+        member = self.members.get(task)
+        if member is not None and member.number == number:
+            until = now + BROKEN_STREAM_LEASE_SECS
+            member.lease_until_secs = max(member.lease_until_secs, until)
 
-        If the clock jumped (the lead was stopped or starved), nobody could be heard: every
-        lease is extended by a full one instead.
+    def note_clock(self, now: float) -> bool:
+        """Return whether the clock jumped, because the lead was stopped or starved.
+
+        Nobody could be heard meanwhile, so every lease is extended by a full one.
         """
-        if self._last_now and now - self._last_now > LEASE_SECS / 3:
-            for member in self.members.values():
-                member.lease_until_secs = max(member.lease_until_secs, now + LEASE_SECS)
-        self._last_now = now
+        last, self._last_now = self._last_now, now
+        if last is None or now - last <= LEASE_SECS / 3:
+            return False
+        for member in self.members.values():
+            member.lease_until_secs = max(member.lease_until_secs, now + LEASE_SECS)
+        return True
+
+    def expire(self, now: float) -> list[Member]:
+        """Give up those whose lease is over; return them."""
         lost = [
             member
             for member in self.members.values()

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from psys.ps.messages import Fences, SaveResult, ShardFacts, TaskName
 
 HOLD_LIMIT_SECS = 1.0
+"""How long shards are held at first; each further attempt may take this much longer.
+
+Where one exchange takes seconds, a shorter hold would always be released too early.
+"""
 WRITE_LIMIT_SECS = 600.0
 ATTEMPTS = 30
 
@@ -31,6 +35,10 @@ class Attempt:
     torn: tuple[TaskName, ...] = ()
     complete: bool = False
     """Every shard has taken its cut; what is left is writing."""
+
+    def held_too_long(self, now: float) -> bool:
+        """Return whether training must be let go on."""
+        return now - self.begun_secs > HOLD_LIMIT_SECS * self.number
 
 
 def union_of(fences: Sequence[Fences]) -> dict[TaskName, tuple[int, int]]:
@@ -62,8 +70,12 @@ class Saving:
             self.served_request = self.attempt.request
             self.attempt = None
 
+    def release(self) -> None:
+        """Give up the save under way; its request stands, and is served when that is possible."""
+        self.attempt = None
+
     def forget(self) -> None:
-        """Forget all requests, when the chief is another process or the generation ended."""
+        """Forget all requests: another process is chief, and counts its own."""
         self.attempt, self.result, self.served_request = None, None, 0
 
     def advance(
@@ -79,24 +91,30 @@ class Saving:
         """Go as far as the shards' facts allow.
 
         Args:
-            request: the chief's count of saves asked for.
-            facts: the last known facts of each shard.
+            request: the chief's count of saves asked for; 0 where there is no chief just now,
+                so that nothing new is begun.
+            facts: the last known facts of each shard whose ps is live.
             num_shards: how many shards there are.
-            refused: member numbers every shard refuses by now.
+            refused: member numbers given up for lost; shards hear of them together with the
+                order to hold.
             global_step: the lead's count; exact while its own shard is held.
             generation: the live generation.
             now: monotonic seconds.
         """
+        if len(facts) < num_shards:
+            if self.attempt is not None and not self.attempt.complete:
+                self.release()  # nobody is held for a ps that may not come back
+            return
         if self.attempt is None and request > self.served_request:
             self.attempt = Attempt(self._new_id(), request, now, 1)
         attempt = self.attempt
-        if attempt is None or len(facts) < num_shards:
+        if attempt is None:
             return
         mine = [facts[i] for i in range(num_shards) if facts[i].held == attempt.save]
         if attempt.cut is None:
             if len(mine) == num_shards:
                 self._order_cut(attempt, mine, refused, global_step)
-            elif now - attempt.begun_secs > HOLD_LIMIT_SECS:
+            elif attempt.held_too_long(now):
                 self._try_again(attempt, now, "not every ps could be held in time")
             return
         if any(one.write_error for one in mine):
@@ -104,7 +122,7 @@ class Saving:
             return
         cut = [one for one in mine if one.cut == attempt.save]
         if len(cut) < num_shards:
-            if now - attempt.begun_secs > HOLD_LIMIT_SECS:
+            if attempt.held_too_long(now):
                 self._try_again(attempt, now, "the cut was not complete in time")
             return
         attempt.complete = True

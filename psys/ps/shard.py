@@ -51,6 +51,24 @@ class Shard(ABC):
         """
 
     @abstractmethod
+    def keep_manifest(self, generation: str, manifest_json: str) -> None:
+        """Put a committed checkpoint's manifest beside the shard's own file.
+
+        Raises:
+            GenerationChanged: if the shard does not hold ``generation``.
+            ShardUnavailable: if the ps cannot be reached.
+        """
+
+    @abstractmethod
+    def delete_checkpoint(self, generation: str, global_step: int, checkpoint_id: str) -> None:
+        """Delete the shard's part of a checkpoint that the chief no longer keeps.
+
+        Raises:
+            GenerationChanged: if the shard does not hold ``generation``.
+            ShardUnavailable: if the ps cannot be reached.
+        """
+
+    @abstractmethod
     def begin_exchange(self, request: ExchangeRequest) -> None:
         """Send one request; ``finish_exchange`` waits for its answer."""
 

@@ -6,15 +6,17 @@ import logging
 import time
 from dataclasses import replace
 
+from psys.cluster import MASTER
 from psys.errors import ClusterError
 from psys.estimator.estimator import Estimator
-from psys.estimator.specs import TrainSpec
-from psys.ps.messages import CheckpointEntry, ChiefFacts, Directive, TaskPhase, Verdict
+from psys.estimator.specs import EvalSpec, TrainSpec
+from psys.ps.messages import CheckpointEntry, ChiefFacts, Directive, Verdict
+from psys.roles.local import EvaluationListener
 from psys.roles.role import (
-    SIGTERM_EXIT_CODE,
     await_verdict,
     heard_verdict,
     member_of,
+    on_sigterm,
     settings_of,
     watch_for_the_end,
 )
@@ -27,63 +29,82 @@ logger = logging.getLogger("psys")
 SAY_EVERY_SECS = 10.0
 
 
-def run(estimator: Estimator, train_spec: TrainSpec) -> None:
+def run(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> None:
     """Be the chief of the cluster TF_CONFIG names, until the job has ended.
+
+    Under its older name, master, it evaluates too, in between and at the end.
 
     Raises:
         SystemExit: 1 if the job failed elsewhere, 143 after SIGTERM.
         ClusterError: if the final checkpoint was not evaluated in time.
     """
     config = estimator.config
+    listeners = tuple(train_spec.saving_listeners)
+    own: EvaluationListener | None = None
+    if config.task_type == MASTER:
+        own = EvaluationListener(estimator, train_spec, eval_spec)
+        listeners += (own,)
     with member_of(settings_of(config)) as membership:
         attendance = membership.attendance
         assert attendance is not None
         watch_for_the_end(membership, train_spec.max_steps)
-        expected = config.evaluator_expected
-        attendance.update(
-            chief=ChiefFacts(
-                max_steps=train_spec.max_steps or 0,
-                evaluator_expected=bool(expected)
-                or (expected is None and membership.settings.job.evaluator_listed),
-            )
-        )
-        attendance.begin()
-        attendance.wait_for(lambda one: one.member > 0, "the lead")
-        if attendance.directive.verdict is None:
-            put_aside_verdict(membership.settings.model_dir)
-        training = Training(membership, estimator, train_spec)
-        try:
-            training.train()
-            final = training.run.finish()
-            if training.leaving:
-                attendance.update(phase=TaskPhase.LEFT, reason="SIGTERM")
-                raise SystemExit(SIGTERM_EXIT_CODE)
-            _conclude(membership, training, final, config.start_timeout_secs)
-        finally:
-            training.run.close()
-        await_verdict(membership)
-        heard_verdict(membership)
+        training = Training(membership, estimator, train_spec, listeners)
+        with on_sigterm(training.leave):
+            _begin(membership, train_spec, config.evaluator_expected)
+            try:
+                # With a verdict, this is a latecomer: the job is over.
+                if attendance.directive.verdict is None:
+                    put_aside_verdict(membership.settings.model_dir)
+                    final = training.train()
+                    assert final is not None
+                    final = training.mark_final(final)
+                    _conclude(membership, final, _evaluated(membership, final, own))
+            finally:
+                training.close()
+            await_verdict(membership)
+            heard_verdict(membership)
 
 
-def _conclude(
-    membership: Membership, training: Training, final: CheckpointEntry, patience_secs: float
-) -> None:
-    """Wait for the final evaluation where one is expected, then write and tell FINISHED."""
-    attendance, control = membership.attendance, training.run.control
+def _begin(membership: Membership, train_spec: TrainSpec, expected: bool | None) -> None:
+    """Take the chief's place."""
+    attendance = membership.attendance
     assert attendance is not None
-    assert control is not None
-    final = control.mark_final(final)
-    expected = _evaluator_expected(attendance.directive, attendance.report.chief)
-    if expected:
-        _await_evaluation(membership, final, patience_secs)
-    orders = attendance.directive.chief
-    export = orders.export if expected and orders is not None else ""
+    listed = membership.settings.job.evaluator_listed
+    attendance.update(
+        chief=ChiefFacts(
+            max_steps=train_spec.max_steps or 0,
+            evaluator_expected=listed if expected is None else expected,
+        )
+    )
+    attendance.begin()
+    attendance.wait_for(lambda one: one.member > 0, "the lead")
+
+
+def _evaluated(
+    membership: Membership, final: CheckpointEntry, own: EvaluationListener | None
+) -> str | None:
+    """Return the final export's path, '' for none; None if nobody evaluates.
+
+    Raises:
+        ClusterError: if an evaluator is expected and stayed absent.
+    """
+    if own is not None and own.result is not None:
+        return own.result.export
+    if not _evaluator_expected(membership):
+        return None
+    return _await_evaluation(membership, final, membership.settings.limits.start_timeout_secs)
+
+
+def _conclude(membership: Membership, final: CheckpointEntry, export: str | None) -> None:
+    """Put FINISHED on disk, then tell it. ``export`` is None if nobody evaluated."""
+    attendance = membership.attendance
+    assert attendance is not None
     verdict = Verdict(
         finished=True,
         global_step=final.global_step,
         checkpoint=final.path,
-        export=export,
-        evaluated=expected,
+        export=export or "",
+        evaluated=export is not None,
     )
     membership.settings.keep(verdict)
     facts = attendance.report.chief
@@ -93,17 +114,23 @@ def _conclude(
         "FINISHED at step %d: %s. Evaluated: %s.",
         final.global_step,
         final.path,
-        "yes" if expected else "none expected",
+        "yes" if verdict.evaluated else "none expected",
     )
 
 
-def _evaluator_expected(directive: Directive, facts: ChiefFacts | None) -> bool:
-    seen = directive.chief is not None and directive.chief.evaluator_seen
+def _evaluator_expected(membership: Membership) -> bool:
+    attendance = membership.attendance
+    assert attendance is not None
+    orders, facts = attendance.directive.chief, attendance.report.chief
+    seen = orders is not None and orders.evaluator_seen
     return seen or (facts is not None and facts.evaluator_expected)
 
 
-def _await_evaluation(membership: Membership, final: CheckpointEntry, patience_secs: float) -> None:
+def _await_evaluation(membership: Membership, final: CheckpointEntry, patience_secs: float) -> str:
     """Wait as long as the evaluator lives; for an absent one, ``patience_secs``.
+
+    Returns:
+        The path of the final export, '' for none.
 
     Raises:
         ClusterError: if the evaluator stayed absent; the message names the checkpoint.
@@ -131,4 +158,6 @@ def _await_evaluation(membership: Membership, final: CheckpointEntry, patience_s
             )
         return final.checkpoint_id in orders.completed
 
-    attendance.wait_for(evaluated, "the final evaluation")
+    orders = attendance.wait_for(evaluated, "the final evaluation").chief
+    assert orders is not None
+    return orders.export

@@ -11,6 +11,9 @@ import os
 import time
 from dataclasses import replace
 
+from psys.checkpoint.manifest import MANIFEST, Manifest
+from psys.checkpoint.retention import delete
+from psys.checkpoint.storage import FileStorage
 from psys.errors import CheckpointCorrupt, CheckpointNotFound, ClusterError, JobFailed
 from psys.estimator.estimator import Estimator
 from psys.estimator.evaluation import evaluated_checkpoints
@@ -26,6 +29,7 @@ from psys.roles.role import (
     settings_of,
 )
 from psys.train.membership import Membership
+from psys.train.shard_files import fetch_checkpoint
 
 logger = logging.getLogger("psys")
 
@@ -66,6 +70,9 @@ class _Evaluator:
         self._estimator = estimator
         self._spec = eval_spec
         self._max_steps = max_steps
+        self._settings = settings
+        self._storage = FileStorage(settings.model_dir)
+        self._fetched: list[Manifest] = []
         self._limits = settings.limits
         self.feed = CheckpointFeed(settings.shard_addresses[0], settings.model_dir, settings.token)
         ledger = evaluated_checkpoints(estimator.eval_dir(eval_spec.name))
@@ -79,7 +86,6 @@ class _Evaluator:
     def leave(self) -> None:
         """Leave because of SIGTERM; the evaluation under way is given up."""
         logger.warning("SIGTERM: leaving.")
-        self._attendance.update(phase=TaskPhase.LEFT, reason="SIGTERM")
         raise SystemExit(SIGTERM_EXIT_CODE)
 
     def run(self) -> None:
@@ -130,10 +136,11 @@ class _Evaluator:
         self._tell(pins=frozenset({entry.checkpoint_id}), progress=f"step {entry.global_step}")
         only_export = _name(entry) in self._done
         try:
+            path = self._local_path(entry)
             self._result = evaluate_and_export(
                 self._estimator,
                 self._spec,
-                entry.path,
+                path,
                 entry.final,
                 only_export=only_export,
                 progress=self._progress,
@@ -155,6 +162,25 @@ class _Evaluator:
             export=export or self._facts.export,
         )
         self._news_at = time.monotonic()
+
+    def _local_path(self, entry: CheckpointEntry) -> str:
+        """Return where the checkpoint can be read, fetching it where no disk is shared."""
+        if os.path.exists(os.path.join(entry.path, MANIFEST)):
+            return entry.path
+        settings = self._settings
+        manifest = fetch_checkpoint(
+            self._storage,
+            entry.global_step,
+            entry.checkpoint_id,
+            settings.shard_addresses,
+            settings.token,
+        )
+        # One copy is enough: what was evaluated before is the chief's to keep.
+        for old in self._fetched:
+            if old.checkpoint_id != manifest.checkpoint_id:
+                delete(self._storage, old)
+        self._fetched = [manifest]
+        return self._storage.path(manifest.directory)
 
     def _progress(self, batch: int) -> None:
         now = time.monotonic()

@@ -55,7 +55,7 @@ class EvaluationListener(CheckpointSaverListener):
                 throttle_secs,
             )
             return None
-        self._evaluate(global_step_value, final=False)
+        self._evaluate(global_step_value, final=session is not None and session.ended)
         return None
 
     def end(self, session: Session | None, global_step_value: int) -> None:

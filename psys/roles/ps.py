@@ -23,6 +23,7 @@ from psys.roles.role import (
     member_of,
     on_sigterm,
     settings_of,
+    watch_for_the_end,
 )
 from psys.train.membership import Membership
 from psys.train.verdict import read_verdict
@@ -51,6 +52,7 @@ def run(config: RunConfig, max_steps: int | None) -> None:
             if membership.attendance is None:
                 _lead(membership, leaving, max_steps)
             else:
+                watch_for_the_end(membership, max_steps)
                 _follow(membership, leaving)
 
 

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 from psys.cluster import job_token, verdict_file
-from psys.errors import ClusterError, ConfigError, Fenced, JobFailed
+from psys.errors import ClusterError, ConfigError, JobFailed
 from psys.estimator.run_config import RunConfig
 from psys.host import new_id
 from psys.ps.endings import Limits
 from psys.ps.lead import Job
-from psys.ps.messages import TaskPhase, Verdict
+from psys.ps.messages import Standing, TaskPhase, Verdict
 from psys.train.membership import Membership, Settings
 from psys.train.verdict import read_verdict
 
@@ -63,40 +63,64 @@ def member_of(settings: Settings) -> Iterator[Membership]:
         SystemExit: 1, with one line, if the job failed elsewhere; 0 if it was over before.
         Exception: what was raised inside, once the lead was told.
     """
-    membership = Membership(settings)
+    membership = _connect(settings)
     try:
         yield membership
     except JobFailed as failure:
+        _keep_failure(membership)
         heard_verdict(membership)
         logger.error("psys: FAILED reason=%s", failure)
         raise SystemExit(1) from None
     except JobOver as over:
         logger.info("%s", over)
         raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        _leave(membership, "SIGINT")
+        raise
+    except SystemExit as end:
+        if end.code == SIGTERM_EXIT_CODE:
+            _leave(membership, "SIGTERM")
+        else:  # the program's own sys.exit(), in the middle of the job
+            tell_failure(membership, f"the program ended itself with {end.code!r}")
+        raise
     except Exception as error:
-        tell_failure(membership, error)
+        tell_failure(membership, reason_of(error))
         raise
     finally:
         membership.close()
 
 
-def tell_failure(membership: Membership, error: Exception) -> None:
+def _connect(settings: Settings) -> Membership:
+    """Return a task's membership; a ps that cannot serve says so to the lead first."""
+    try:
+        return Membership(settings)
+    except ConfigError as error:
+        if settings.hosts:  # not ps 0, which is the lead
+            alone = Membership(settings, serve=False)
+            tell_failure(alone, reason_of(error))
+            alone.close()
+        raise
+
+
+def reason_of(error: Exception) -> str:
+    """Return an exception as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def tell_failure(membership: Membership, reason: str) -> None:
     """Report FAILED with its reason, and stay until the lead has made it the verdict."""
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if membership.attendance is None:
+    attendance = membership.attendance
+    if attendance is None:
         assert membership.host is not None
         membership.host.fail(f"{membership.settings.task}: {reason}")
         membership.host.wait_may_leave()
         return
-    if isinstance(error, Fenced) or "another list of ps" in reason:
-        return  # this process has no part in the job: its failure is its own
-    attendance = membership.attendance
     attendance.update(phase=TaskPhase.FAILED, reason=reason)
-    if attendance.directive.revision < 0:
-        attendance.begin()
+    attendance.begin()
     try:
-        attendance.wait_for(
-            lambda one: one.verdict is not None,
+        # A process that is no member has no part in the job: its failure is its own.
+        directive = attendance.wait_for(
+            lambda one: one.verdict is not None or one.standing is not Standing.ADMITTED,
             "the lead to hear of the failure",
             FAREWELL_SECS,
             despite_verdict=True,
@@ -108,9 +132,25 @@ def tell_failure(membership: Membership, error: Exception) -> None:
             settings = membership.settings
             settings.keep(Verdict(False, f"{settings.task}: {reason}"))
         return
-    attendance.update(heard_verdict=True)
-    if membership.host is not None and membership.host.has_lead:
-        membership.host.wait_may_leave()
+    if directive.standing is Standing.ADMITTED:
+        _keep_failure(membership)
+        heard_verdict(membership)
+
+
+def _keep_failure(membership: Membership) -> None:
+    """Put a FAILED verdict on the chief's disk: the lead's may be another."""
+    attendance = membership.attendance
+    if attendance is None or not membership.is_chief:
+        return
+    verdict = attendance.directive.verdict
+    if verdict is not None and not verdict.finished:
+        membership.settings.keep(verdict)
+
+
+def _leave(membership: Membership, why: str) -> None:
+    """Tell the lead that this task leaves by its own will."""
+    if membership.attendance is not None:
+        membership.attendance.update(phase=TaskPhase.LEFT, reason=why)
 
 
 def heard_verdict(membership: Membership) -> None:
@@ -139,26 +179,26 @@ def await_verdict(membership: Membership) -> Verdict:
 
 
 def watch_for_the_end(membership: Membership, max_steps: int | None) -> None:
-    """Let a latecomer notice, from verdict.json, that the job is over.
+    """Let a latecomer notice, while it waits for a lead, that the job is over."""
+    attendance = membership.attendance
+    assert attendance is not None
+    attendance.out_of_reach = lambda secs: end_if_over(membership, max_steps, secs)
+
+
+def end_if_over(membership: Membership, max_steps: int | None, unreachable_secs: float) -> None:
+    """Raise JobOver if verdict.json says that the job finished before this task came.
 
     Nobody obeys the file while the lead can be reached, or where there is work left to do.
     """
-    assert membership.attendance is not None
-    model_dir = membership.settings.model_dir
-
-    def look(unreachable_secs: float) -> None:
-        if unreachable_secs < LATECOMER_SECS or membership.attendance is None:
-            return
-        if membership.attendance.directive.revision >= 0:
-            return  # it was reached before: this task is no latecomer
-        verdict = read_verdict(model_dir)
-        if verdict is not None and verdict.finished and (max_steps or 0) <= verdict.global_step:
-            raise JobOver(
-                f"Nothing to do: the job finished at step {verdict.global_step} "
-                f"({verdict.checkpoint})."
-            )
-
-    membership.attendance.out_of_reach = look
+    attendance = membership.attendance
+    assert attendance is not None
+    if unreachable_secs < LATECOMER_SECS or attendance.directive.revision >= 0:
+        return
+    verdict = read_verdict(membership.settings.model_dir)
+    if verdict is not None and verdict.finished and (max_steps or 0) <= verdict.global_step:
+        raise JobOver(
+            f"Nothing to do: the job finished at step {verdict.global_step} ({verdict.checkpoint})."
+        )
 
 
 @contextmanager

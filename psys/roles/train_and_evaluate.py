@@ -54,7 +54,7 @@ def train_and_evaluate(
         return local.run(estimator, train_spec, eval_spec)
     task = cluster_config.task
     if task.is_chief:
-        chief.run(estimator, train_spec)
+        chief.run(estimator, train_spec, eval_spec)
     elif task.type == WORKER:
         worker.run(estimator, train_spec)
     elif task.type == PS:

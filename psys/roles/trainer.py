@@ -1,13 +1,17 @@
-"""What chief and worker share: training until no more is granted, or SIGTERM."""
+"""What chief and worker share: training until no more is granted, and leaving on SIGTERM."""
 
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Sequence
 
 from psys.estimator.estimator import Estimator
 from psys.estimator.specs import TrainSpec
 from psys.estimator.training import TrainArguments, TrainingRun
-from psys.roles.role import SIGTERM_EXIT_CODE, on_sigterm
+from psys.ps.messages import CheckpointEntry
+from psys.roles.role import SIGTERM_EXIT_CODE
+from psys.train.hooks import CheckpointSaverListener
 from psys.train.input_pipeline import InputContext
 from psys.train.membership import Membership
 
@@ -17,30 +21,71 @@ logger = logging.getLogger("psys")
 class Training:
     """One trainer's run, with a note of whether it was told to leave."""
 
-    def __init__(self, membership: Membership, estimator: Estimator, train_spec: TrainSpec) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        estimator: Estimator,
+        train_spec: TrainSpec,
+        listeners: Sequence[CheckpointSaverListener] = (),
+    ) -> None:
+        """Prepare; nothing starts before ``train``."""
         trainers = membership.settings.job.trainers
-        self.leaving = False
-        self.run = TrainingRun(
+        self._membership = membership
+        self._leaving = False
+        self._under_way = False
+        self._run = TrainingRun(
             estimator.call_model_fn,
             estimator.config,
             membership,
             TrainArguments(
                 train_spec.input_fn,
                 train_spec.hooks,
-                train_spec.saving_listeners if membership.is_chief else (),
+                listeners,
                 max_steps=train_spec.max_steps,
                 input_context=InputContext(len(trainers), trainers.index(membership.settings.task)),
                 params=estimator.params,
             ),
         )
 
-    def train(self) -> None:
-        """Train; after SIGTERM the step under way is finished."""
-        with on_sigterm(self._leave):
-            self.run.run()
+    def train(self) -> CheckpointEntry | None:
+        """Train; after SIGTERM the step under way is finished, and saved by the chief.
 
-    def _leave(self) -> None:
-        logger.warning("SIGTERM: leaving after this step.")
-        self.leaving = True
-        if not self.run.request_stop("SIGTERM"):
+        Returns:
+            The final checkpoint, on the chief.
+
+        Raises:
+            SystemExit: 143 after SIGTERM.
+        """
+        self._under_way = True
+        self._run.run()
+        final = self._run.finish() if self._membership.is_chief else None
+        self._under_way = False
+        if self._leaving:
             raise SystemExit(SIGTERM_EXIT_CODE)
+        return final
+
+    def mark_final(self, entry: CheckpointEntry) -> CheckpointEntry:
+        """Tell everyone that ``entry`` is the job's last checkpoint (chief only)."""
+        assert self._run.control is not None
+        return self._run.control.mark_final(entry)
+
+    def close(self) -> None:
+        """Give up input, connections and files."""
+        self._run.close()
+
+    def leave(self) -> None:
+        """Leave because of SIGTERM: after the step under way, if there is one.
+
+        Raises:
+            SystemExit: 143 if there is nothing to finish first.
+        """
+        attendance = self._membership.attendance
+        live = attendance is not None and bool(attendance.directive.generation)
+        if not (self._under_way and live and self._run.request_stop("SIGTERM")):
+            logger.warning("SIGTERM: leaving.")
+            raise SystemExit(SIGTERM_EXIT_CODE)
+        logger.warning("SIGTERM: leaving after this step.")
+        self._leaving = True
+        if self._run.control is not None:
+            # Not here: whatever the signal interrupted may hold a lock of the lead.
+            threading.Thread(target=self._run.control.stop, args=("SIGTERM",), daemon=True).start()

@@ -6,12 +6,11 @@ import logging
 
 from psys.estimator.estimator import Estimator
 from psys.estimator.specs import TrainSpec
-from psys.ps.messages import TaskPhase
 from psys.roles.role import (
-    SIGTERM_EXIT_CODE,
     await_verdict,
     heard_verdict,
     member_of,
+    on_sigterm,
     settings_of,
     watch_for_the_end,
 )
@@ -30,18 +29,15 @@ def run(estimator: Estimator, train_spec: TrainSpec) -> None:
         attendance = membership.attendance
         assert attendance is not None
         watch_for_the_end(membership, train_spec.max_steps)
-        attendance.begin()
-        attendance.wait_for(lambda one: one.member > 0, "a place in the cluster")
-        verdict = attendance.directive.verdict
-        if verdict is None:
-            training = Training(membership, estimator, train_spec)
+        training = Training(membership, estimator, train_spec)
+        with on_sigterm(training.leave):
+            attendance.begin()
+            attendance.wait_for(lambda one: one.member > 0, "a place in the cluster")
             try:
-                training.train()
+                if attendance.directive.verdict is None:
+                    training.train()
             finally:
-                training.run.close()
-            if training.leaving:
-                attendance.update(phase=TaskPhase.LEFT, reason="SIGTERM")
-                raise SystemExit(SIGTERM_EXIT_CODE)
-        verdict = await_verdict(membership)
-        logger.info("The job FINISHED at step %d.", verdict.global_step)
-        heard_verdict(membership)
+                training.close()
+            verdict = await_verdict(membership)
+            logger.info("The job FINISHED at step %d.", verdict.global_step)
+            heard_verdict(membership)

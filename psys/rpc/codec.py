@@ -1,117 +1,45 @@
-"""The codec: exchanges and loads as frames of a header and bulk bytes, and back.
+"""The codec: exchanges as frames, and back.
 
-Every length, shape and dtype of a peer is checked before memory is allocated for it. It
-knows nothing of streams beyond an iterator of frames.
+It knows nothing of streams beyond an iterator of frames; what is checked before memory is
+allocated: ``psys.rpc.frames``.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+import enum
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from psys import initializers
-from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec
+from psys.arrays import Array, Gradient, IndexedSlices
 from psys.errors import ModelError
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Grant, Outcome
-from psys.ps.shard import LoadedSlice
-from psys.rpc.v1 import gradients_pb2, shard_pb2, tensors_pb2
+from psys.rpc.frames import (
+    Incoming,
+    Named,
+    describe,
+    open_message,
+    read_tensors,
+    skip_tensors,
+    write_frames,
+)
+from psys.rpc.v1 import gradients_pb2, tensors_pb2
 
-FRAME_BYTES = 1 << 20
-ALIGNMENT = 8
+EXCHANGE = "/psys.rpc.v1.Gradients/Exchange"
+"""The call whose frames these are."""
 
-_DTYPE_CODES = {
-    np.dtype("float32"): tensors_pb2.DATA_TYPE_FLOAT32,
-    np.dtype("float64"): tensors_pb2.DATA_TYPE_FLOAT64,
-    np.dtype("int32"): tensors_pb2.DATA_TYPE_INT32,
-    np.dtype("int64"): tensors_pb2.DATA_TYPE_INT64,
-}
-_DTYPES = {code: dtype for dtype, code in _DTYPE_CODES.items()}
+_E = TypeVar("_E", bound=enum.Enum)
 
-Named = tuple[str, "tensors_pb2.TensorRole", Array]
-"""A tensor about to be sent: its name, its part in the message, its elements."""
-
-
-class _Frame(Protocol):
-    bulk: bytes
+IncomingRequest = Incoming[gradients_pb2.ExchangeRequestHeader]
 
 
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def encode_request(request: ExchangeRequest) -> Iterator[bytes]:
+    """Return the frames of a request.
 
-
-def _describe(tensors: Iterable[Named]) -> list[tensors_pb2.Tensor]:
-    return [
-        tensors_pb2.Tensor(name=name, role=role, dtype=_DTYPE_CODES[array.dtype], shape=array.shape)
-        for name, role, array in tensors
-    ]
-
-
-def _bulk(tensors: Sequence[Named]) -> Iterator[bytes]:
-    """Yield the tensors' bytes in pieces of at most FRAME_BYTES; at least one piece."""
-    buffer = bytearray(sum(_padded(array.nbytes) for _, _, array in tensors))
-    offset = 0
-    for _, _, array in tensors:
-        flat = np.frombuffer(buffer, np.uint8, array.nbytes, offset)
-        flat[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        offset += _padded(array.nbytes)
-    if len(buffer) <= FRAME_BYTES:
-        yield bytes(buffer)
-        return
-    view = memoryview(buffer)
-    for start in range(0, len(buffer), FRAME_BYTES):
-        yield bytes(view[start : start + FRAME_BYTES])
-
-
-def _read_tensors(
-    header: Any, first: _Frame, frames: Iterator[Any], limit_bytes: float, peer: str
-) -> list[Named]:
-    """Collect a message's bulk and return its tensors as views of one buffer."""
-    total = 0
-    layout = []
-    for tensor in header.tensors:
-        dtype = _DTYPES.get(tensor.dtype)
-        if dtype is None:
-            raise ModelError(f"{peer} sent {tensor.name!r} with an unknown dtype {tensor.dtype}.")
-        size = math.prod(tensor.shape) * dtype.itemsize
-        layout.append((tensor, dtype, total, size))
-        total += _padded(size)
-        if total > limit_bytes:
-            raise ModelError(
-                f"{peer} announced {total:,} bytes or more; at most {limit_bytes:,.0f} fit here."
-            )
-    buffer = np.empty(total, np.uint8)
-    filled = 0
-    frame: Any = first
-    while True:
-        piece = np.frombuffer(frame.bulk, np.uint8)
-        if filled + len(piece) > total:
-            raise ModelError(f"{peer} sent more bytes than the {total:,} it announced.")
-        buffer[filled : filled + len(piece)] = piece
-        filled += len(piece)
-        if filled == total:
-            break
-        frame = next(frames, None)
-        if frame is None or frame.HasField("header" if hasattr(frame, "header") else "slice"):
-            raise ModelError(f"{peer} sent {filled:,} of the {total:,} bytes it announced.")
-    return [
-        (
-            tensor.name,
-            tensor.role,
-            buffer[offset : offset + size].view(dtype).reshape(tuple(tensor.shape)),
-        )
-        for tensor, dtype, offset, size in layout
-    ]
-
-
-# ---------------------------------------------------------------- exchange
-
-
-def encode_request(request: ExchangeRequest) -> Iterator[gradients_pb2.ExchangeRequest]:
-    """Yield the frames of a request."""
+    Raises:
+        ModelError: if an array has a dtype that does not travel.
+    """
     tensors: list[Named] = []
     for name, gradient in (request.push or {}).items():
         if isinstance(gradient, IndexedSlices):
@@ -121,7 +49,7 @@ def encode_request(request: ExchangeRequest) -> Iterator[gradients_pb2.ExchangeR
             tensors.append((name, tensors_pb2.TENSOR_ROLE_GRADIENT, gradient))
     for name, rows in request.pull_rows.items():
         tensors.append((name, tensors_pb2.TENSOR_ROLE_PULL, rows))
-    header: gradients_pb2.ExchangeRequestHeader | None = gradients_pb2.ExchangeRequestHeader(
+    header = gradients_pb2.ExchangeRequestHeader(
         generation=request.generation,
         task=request.task,
         member=request.member,
@@ -130,39 +58,61 @@ def encode_request(request: ExchangeRequest) -> Iterator[gradients_pb2.ExchangeR
         has_push=request.push is not None,
         pull_dense=request.pull_dense,
         wants_grant=request.wants_grant,
-        tensors=_describe(tensors),
+        tensors=describe(tensors),
     )
-    for piece in _bulk(tensors):
-        yield gradients_pb2.ExchangeRequest(header=header, bulk=piece)
-        header = None
+    return write_frames(header, tensors)
 
 
-def decode_request(
-    first: gradients_pb2.ExchangeRequest,
-    frames: Iterator[gradients_pb2.ExchangeRequest],
-    limit_bytes: float,
-) -> ExchangeRequest:
-    """Return the request that begins with ``first``.
+def open_request(first: bytes, rest: Iterator[bytes]) -> IncomingRequest:
+    """Return the request that begins with the frame ``first``; its bulk is still to be read.
+
+    Raises:
+        ModelError: if that is not the first frame of a request.
+    """
+    return open_message(first, rest, gradients_pb2.ExchangeRequestHeader, "A client")
+
+
+def skip_request(incoming: IncomingRequest) -> None:
+    """Let the bulk of a request pass by unread.
+
+    Raises:
+        ModelError: if it is not well formed.
+    """
+    skip_tensors(incoming, incoming.header.tensors, incoming.header.task or "A client")
+
+
+def decode_request(incoming: IncomingRequest, limit_bytes: int) -> ExchangeRequest:
+    """Read the bulk of a request; return the request.
 
     Raises:
         ModelError: if it is not well formed, or larger than ``limit_bytes``.
     """
-    header = first.header
-    peer = header.task or "a client"
+    header = incoming.header
+    peer = header.task or "A client"
     push: dict[str, Gradient] = {}
     pull: dict[str, Array] = {}
     indices: tuple[str, Array] | None = None
-    for name, role, array in _read_tensors(header, first, frames, limit_bytes, peer):
+    for name, role, array in read_tensors(incoming, header.tensors, limit_bytes, peer):
+        if (indices is None) is (role == tensors_pb2.TENSOR_ROLE_VALUES):
+            raise ModelError(f"{peer} sent {name!r}: INDICES and VALUES come in pairs.")
         if role == tensors_pb2.TENSOR_ROLE_INDICES:
             indices = (name, _row_numbers(array, name, peer))
-        elif role == tensors_pb2.TENSOR_ROLE_VALUES and indices and indices[0] == name:
-            push[name] = IndexedSlices(indices[1], array)
+        elif role == tensors_pb2.TENSOR_ROLE_VALUES:
+            assert indices is not None
+            if indices[0] != name:
+                raise ModelError(f"{peer} sent INDICES of {indices[0]!r}, VALUES of {name!r}.")
+            _put(push, name, IndexedSlices(indices[1], array), peer)
+            indices = None
         elif role == tensors_pb2.TENSOR_ROLE_GRADIENT:
-            push[name] = array
+            _put(push, name, array, peer)
         elif role == tensors_pb2.TENSOR_ROLE_PULL:
-            pull[name] = _row_numbers(array, name, peer)
+            _put(pull, name, _row_numbers(array, name, peer), peer)
         else:
             raise ModelError(f"{peer} sent {name!r} in a role ({role}) no request has.")
+    if indices is not None:
+        raise ModelError(f"{peer} sent {indices[0]!r}: INDICES and VALUES come in pairs.")
+    if push and not header.has_push:
+        raise ModelError(f"{peer} sent gradients without has_push.")
     return ExchangeRequest(
         generation=header.generation,
         task=header.task,
@@ -185,161 +135,70 @@ def _row_numbers(array: Array, name: str, peer: str) -> Array:
     return array
 
 
-def encode_reply(reply: ExchangeReply) -> Iterator[gradients_pb2.ExchangeResponse]:
-    """Yield the frames of a reply."""
-    tensors: list[Named] = [
+_V = TypeVar("_V")
+
+
+def _put(into: dict[str, _V], name: str, value: _V, peer: str) -> None:
+    if name in into:
+        raise ModelError(f"{peer} sent {name!r} twice in one message.")
+    into[name] = value
+
+
+def encode_reply(reply: ExchangeReply) -> Iterator[bytes]:
+    """Return the frames of a reply."""
+    tensors: Sequence[Named] = [
         *((name, tensors_pb2.TENSOR_ROLE_DENSE, array) for name, array in reply.dense.items()),
         *((name, tensors_pb2.TENSOR_ROLE_ROWS, array) for name, array in reply.rows.items()),
     ]
-    header: gradients_pb2.ExchangeResponseHeader | None = gradients_pb2.ExchangeResponseHeader(
+    header = gradients_pb2.ExchangeResponseHeader(
         generation=reply.generation,
         sequence=reply.sequence,
         # Zero is UNSPECIFIED on the wire, so every value is one more than in the enum.
         outcome=reply.outcome.value + 1,  # type: ignore[arg-type]
         reason=reply.reason,
         version=reply.version,
-        staleness=reply.staleness,
+        # A base version from the future is the sender's mistake, no reason to break its stream.
+        staleness=max(reply.staleness, 0),
         global_step=reply.global_step,
         grant=reply.grant.value + 1,  # type: ignore[arg-type]
         waiting_for=reply.waiting_for,
-        tensors=_describe(tensors),
+        tensors=describe(tensors),
     )
-    for piece in _bulk(tensors):
-        yield gradients_pb2.ExchangeResponse(header=header, bulk=piece)
-        header = None
+    return write_frames(header, tensors)
 
 
-def decode_reply(
-    first: gradients_pb2.ExchangeResponse,
-    frames: Iterator[gradients_pb2.ExchangeResponse],
-    limit_bytes: float,
-    peer: str,
-) -> ExchangeReply:
-    """Return the reply that begins with ``first``.
+def decode_reply(first: bytes, rest: Iterator[bytes], limit_bytes: int, peer: str) -> ExchangeReply:
+    """Return the reply that begins with the frame ``first``.
 
     Raises:
         ModelError: if it is not well formed, or larger than ``limit_bytes``.
     """
-    header = first.header
+    incoming = open_message(first, rest, gradients_pb2.ExchangeResponseHeader, peer)
+    header = incoming.header
     dense: dict[str, Array] = {}
     rows: dict[str, Array] = {}
-    for name, role, array in _read_tensors(header, first, frames, limit_bytes, peer):
-        (dense if role == tensors_pb2.TENSOR_ROLE_DENSE else rows)[name] = array
+    parts = {tensors_pb2.TENSOR_ROLE_DENSE: dense, tensors_pb2.TENSOR_ROLE_ROWS: rows}
+    for name, role, array in read_tensors(incoming, header.tensors, limit_bytes, peer):
+        if role not in parts:
+            raise ModelError(f"{peer} sent {name!r} in a role ({role}) no reply has.")
+        _put(parts[role], name, array, peer)
     return ExchangeReply(
         generation=header.generation,
         sequence=header.sequence,
-        outcome=Outcome(header.outcome - 1),
+        outcome=_member(Outcome, header.outcome, peer),
         reason=header.reason,
         version=header.version,
         staleness=header.staleness,
         global_step=header.global_step,
-        grant=Grant(header.grant - 1),
+        grant=_member(Grant, header.grant, peer),
         waiting_for=header.waiting_for,
         dense=dense,
         rows=rows,
     )
 
 
-# ---------------------------------------------------------------- loading
-
-
-def encode_load(
-    generation: str, slices: Sequence[LoadedSlice]
-) -> Iterator[shard_pb2.LoadSlicesRequest]:
-    """Yield the frames that put ``slices`` into a shard."""
-    if not slices:
-        header = shard_pb2.SliceHeader(generation=generation, slices=0)
-        yield shard_pb2.LoadSlicesRequest(slice=header)
-    for one in slices:
-        tensors: list[Named] = []
-        if one.value is not None:
-            tensors.append((one.spec.name, tensors_pb2.TENSOR_ROLE_VALUE, one.value))
-        for slot, array in one.slots.items():
-            tensors.append((slot, tensors_pb2.TENSOR_ROLE_SLOT, array))
-        optimizer = one.spec.optimizer
-        first: shard_pb2.SliceHeader | None = shard_pb2.SliceHeader(
-            generation=generation,
-            slices=len(slices),
-            variable=one.spec.name,
-            shape=one.spec.shape,
-            dtype=_DTYPE_CODES[DTYPES[one.spec.dtype]],
-            sparse=one.spec.sparse,
-            initializer_json=json.dumps(one.spec.initializer.to_config()),
-            optimizer_json="" if optimizer is None else json.dumps(dict(optimizer)),
-            start=one.start,
-            stop=one.stop,
-            seed=one.seed,
-            tensors=_describe(tensors),
-            scalars=dict(one.scalars),
-        )
-        for piece in _bulk(tensors):
-            yield shard_pb2.LoadSlicesRequest(slice=first, bulk=piece)
-            first = None
-
-
-def decode_load(
-    frames: Iterator[shard_pb2.LoadSlicesRequest],
-) -> tuple[str, list[LoadedSlice]]:
-    """Return generation and slices of a load.
-
-    Raises:
-        ModelError: if it is not well formed.
-    """
-    generation, expected = "", 0
-    slices: list[LoadedSlice] = []
-    for frame in frames:
-        header = frame.slice
-        if not frame.HasField("slice"):
-            raise ModelError("A load sent bytes that belong to no slice.")
-        generation, expected = header.generation, header.slices
-        if expected:
-            slices.append(_decode_slice(header, frame, frames))
-    if len(slices) != expected:
-        raise ModelError(f"A load sent {len(slices)} of the {expected} slices it announced.")
-    return generation, slices
-
-
-def _decode_slice(
-    header: shard_pb2.SliceHeader,
-    frame: shard_pb2.LoadSlicesRequest,
-    frames: Iterator[shard_pb2.LoadSlicesRequest],
-) -> LoadedSlice:
-    dtype = _DTYPES.get(header.dtype)
-    if dtype is None:
-        raise ModelError(f"A load names dtype {header.dtype} for {header.variable!r}.")
-    spec = VariableSpec(
-        name=header.variable,
-        shape=tuple(header.shape),
-        dtype=dtype.name,
-        initializer=initializers.from_config(_json(header.initializer_json)),
-        optimizer=_json(header.optimizer_json) if header.optimizer_json else None,
-        sparse=header.sparse,
-    )
-    rows = header.stop - header.start
-    expected_shape = (rows, *spec.row_shape)
-    for tensor in header.tensors:
-        if tuple(tensor.shape) != expected_shape or tensor.dtype != header.dtype:
-            raise ModelError(
-                f"A load of {spec.name!r} announces {tuple(tensor.shape)}; "
-                f"expected {expected_shape} {spec.dtype}."
-            )
-    value: Array | None = None
-    slots: dict[str, Array] = {}
-    for name, role, array in _read_tensors(header, frame, frames, math.inf, "the chief"):
-        # A copy of its own: the shard changes these in place for as long as it lives.
-        if role == tensors_pb2.TENSOR_ROLE_VALUE:
-            value = array.copy()
-        else:
-            slots[name] = array.copy()
-    scalars: Mapping[str, float] = dict(header.scalars)
-    return LoadedSlice(spec, header.start, header.stop, header.seed, value, slots, scalars)
-
-
-def _json(text: str) -> dict[str, Any]:
+def _member(kind: type[_E], number: int, peer: str) -> _E:
     try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ModelError(f"A load carries a configuration that is not JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise ModelError("A load carries a configuration that is not a JSON object.")
-    return config
+        return kind(number - 1)
+    except ValueError:
+        raise ModelError(f"{peer} sent an unknown {kind.__name__.lower()} ({number}).") from None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import grpc
 
+from psys.errors import ShardUnavailable
 from psys.ps.messages import CheckpointEntry, Verdict
 from psys.rpc import wire
 from psys.rpc.channel import metadata, open_channel
@@ -65,10 +66,36 @@ def watch_checkpoints(
                 return
             else:
                 yield None
+        raise ShardUnavailable(f"{address} ended the watch without a verdict.")
     except grpc.RpcError as failure:
         raise error_of(failure, address) from failure
     finally:
         channel.close()
+
+
+def read_manifest(
+    address: str, global_step: int, checkpoint_id: str, token: str | None = None
+) -> str:
+    """Return the text of the manifest that the ps at ``address`` keeps of a checkpoint.
+
+    Raises:
+        CheckpointNotFound: if that ps has none.
+        ShardUnavailable: if it cannot be reached.
+    """
+    channel = open_channel(address)
+    try:
+        response = checkpoints_pb2_grpc.CheckpointsStub(channel).ReadManifest(
+            checkpoints_pb2.ReadManifestRequest(
+                global_step=global_step, checkpoint_id=checkpoint_id
+            ),
+            timeout=LIST_LIMIT_SECS,
+            metadata=metadata(token),
+        )
+    except grpc.RpcError as failure:
+        raise error_of(failure, address) from failure
+    finally:
+        channel.close()
+    return str(response.manifest_json)
 
 
 def read_shard_file(

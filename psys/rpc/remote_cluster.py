@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from psys.attendance import Attendance, LeadLink
+from psys.errors import ConfigError, ModelError
 from psys.ps.messages import Directive, Report
 from psys.rpc import wire
 from psys.rpc.channel import metadata, open_channel
@@ -52,11 +53,13 @@ class RemoteLink(LeadLink):
     def send(self, report: Report) -> None:
         """Let the stream carry ``report``; only the newest waits."""
         with self._news:
-            self._report = report
-            self._news.notify_all()
+            # Two threads may come here in another order than their reports were made.
+            if self._report is None or report.revision > self._report.revision:
+                self._report = report
+                self._news.notify_all()
 
     def close(self) -> None:
-        """Send what is left to send, then stop."""
+        """Send what is left to send, waiting at most FAREWELL_SECS until it has arrived."""
         with self._news:
             self._closing = True
             self._news.notify_all()
@@ -65,23 +68,47 @@ class RemoteLink(LeadLink):
             self._thread.join(FAREWELL_SECS)
 
     def _run(self, attendance: Attendance) -> None:
-        while not self._closing:
-            # A new channel each time: a restarted host may have another address.
-            channel = open_channel(self._address)
-            ended = threading.Event()
-            try:
-                stub = cluster_pb2_grpc.ClusterStub(channel)
-                for response in stub.Attend(self._reports(ended), metadata=self._metadata):
-                    attendance.receive(wire.read(response.directive, Directive))
+        try:
+            while True:
+                last = self._closing
+                told = self._carry(attendance)
+                # A stream that broke under the last report gets one more chance to tell it.
+                if self._closing and (told or last):
+                    return
+                self._gone.wait(REOPEN_SECS)
+        except Exception as error:
+            # Trying again is no use; nor must a listener's error end in silence.
+            attendance.fail(error)
+
+    def _carry(self, attendance: Attendance) -> bool:
+        """Carry over one stream until it ends; return whether the lead has heard everything.
+
+        Raises:
+            ConfigError: if who answers is not the lead of this job.
+            ModelError: if it does not understand what it is told, or is not understood.
+        """
+        # A new channel each time: a restarted host may have another address.
+        channel = open_channel(self._address)
+        ended = threading.Event()
+        try:
+            stub = cluster_pb2_grpc.ClusterStub(channel)
+            for response in stub.Attend(self._reports(ended), metadata=self._metadata):
+                attendance.receive(wire.read(response.directive, Directive))
+            if not self._closing:
                 attendance.unreachable("it closed the connection")
-            except grpc.RpcError as failure:
-                attendance.unreachable(str(error_of(failure, self._address)))
-            finally:
-                ended.set()
-                with self._news:
-                    self._news.notify_all()
-                channel.close()
-            self._gone.wait(REOPEN_SECS)
+            # The lead ends a stream of its own accord only after the last report on it.
+            return True
+        except grpc.RpcError as failure:
+            error = error_of(failure, self._address)
+            if isinstance(error, (ConfigError, ModelError)):
+                raise error from failure
+            attendance.unreachable(str(error))
+            return False
+        finally:
+            ended.set()
+            with self._news:
+                self._news.notify_all()
+            channel.close()
 
     def _reports(self, ended: threading.Event) -> Iterator[cluster_pb2.AttendRequest]:
         """Yield the newest report whenever there is one, until the stream or we end."""

@@ -6,23 +6,25 @@ needed and again after it broke. Trying again is the caller's business.
 
 from __future__ import annotations
 
-import math
 import queue
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grpc
 
-from psys.errors import ShardUnavailable
+from psys.errors import ModelError, ShardUnavailable
 from psys.ps.messages import ExchangeReply, ExchangeRequest
 from psys.ps.shard import LoadedSlice, Shard
-from psys.rpc import codec
+from psys.rpc import codec, load_codec
 from psys.rpc.channel import metadata, open_channel
+from psys.rpc.frames import memory_bytes
 from psys.rpc.status import error_of
-from psys.rpc.v1 import gradients_pb2, gradients_pb2_grpc, shard_pb2_grpc
+from psys.rpc.v1 import checkpoints_pb2, checkpoints_pb2_grpc
 
 LOAD_LIMIT_SECS = 600.0
+FILE_LIMIT_SECS = 30.0
 
-_Frames = Iterator[gradients_pb2.ExchangeRequest]
+_Frames = Iterator[bytes]
 
 
 class RemoteShard(Shard):
@@ -39,59 +41,106 @@ class RemoteShard(Shard):
         self._peer = f"ps:{index} ({address})"
         self._metadata = metadata(token)
         self._channel = open_channel(address)
+        self._closed = False
         self._outbox: queue.SimpleQueue[_Frames | None] | None = None
-        self._call: grpc.Call | None = None
-        self.reply_limit_bytes = math.inf
-        """No reply may announce more; set once the model is known."""
+        self._call: Any = None
+        self._awaited = False
+        """Whether a request was begun whose answer nobody has taken."""
+        self.reply_limit_bytes = memory_bytes()
+        """No reply may announce more; ``Parameters`` sets it for each exchange."""
 
     def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
         """Put all slices in place; see ``Shard.load``."""
-        stub = shard_pb2_grpc.ShardsStub(self._channel)
+        load = self._open_channel().stream_unary(load_codec.LOAD_SLICES, None, None)
         try:
-            stub.LoadSlices(
-                codec.encode_load(generation, slices),
+            load(
+                load_codec.encode_load(generation, slices),
                 timeout=LOAD_LIMIT_SECS,
                 metadata=self._metadata,
-                wait_for_ready=True,
             )
         except grpc.RpcError as failure:
             raise error_of(failure, self._peer) from failure
 
+    def keep_manifest(self, generation: str, manifest_json: str) -> None:
+        """Put a manifest beside the shard's own file; see ``Shard.keep_manifest``."""
+        request = checkpoints_pb2.KeepManifestRequest(
+            generation=generation, manifest_json=manifest_json
+        )
+        self._call_checkpoints("KeepManifest", request)
+
+    def delete_checkpoint(self, generation: str, global_step: int, checkpoint_id: str) -> None:
+        """Delete the shard's part of a checkpoint; see ``Shard.delete_checkpoint``."""
+        request = checkpoints_pb2.DeleteCheckpointRequest(
+            generation=generation, global_step=global_step, checkpoint_id=checkpoint_id
+        )
+        self._call_checkpoints("DeleteCheckpoint", request)
+
+    def _call_checkpoints(self, call: str, request: Any) -> None:
+        stub = checkpoints_pb2_grpc.CheckpointsStub(self._open_channel())
+        try:
+            getattr(stub, call)(request, timeout=FILE_LIMIT_SECS, metadata=self._metadata)
+        except grpc.RpcError as failure:
+            raise error_of(failure, self._peer) from failure
+
     def begin_exchange(self, request: ExchangeRequest) -> None:
-        """Send one request; ``finish_exchange`` waits for its answer."""
+        """Send one request; ``finish_exchange`` waits for its answer.
+
+        Raises:
+            ModelError: if an array has a dtype that does not travel.
+        """
+        frames = codec.encode_request(request)
+        if self._awaited:
+            # The answer to the request before is still on its way: it must not answer this one.
+            self._drop()
         if self._call is None:
             self._outbox = queue.SimpleQueue()
-            stub = gradients_pb2_grpc.GradientsStub(self._channel)
-            self._call = stub.Exchange(_frames_from(self._outbox), metadata=self._metadata)
+            exchange = self._open_channel().stream_stream(codec.EXCHANGE, None, None)
+            self._call = exchange(_frames_from(self._outbox), metadata=self._metadata)
         assert self._outbox is not None
-        self._outbox.put(codec.encode_request(request))
+        self._awaited = True
+        self._outbox.put(frames)
 
     def finish_exchange(self) -> ExchangeReply:
-        """Return the answer to the request begun last; see ``Shard.finish_exchange``."""
+        """Return the answer to the request begun last; see ``Shard.finish_exchange``.
+
+        Raises:
+            ModelError: if the answer is not well formed, or larger than expected.
+        """
         call = self._call
         if call is None:
             raise ShardUnavailable(f"{self._peer}: the connection broke.")
         try:
-            first = next(call)
-            return codec.decode_reply(first, call, self.reply_limit_bytes, self._peer)
+            reply = codec.decode_reply(next(call), call, self.reply_limit_bytes, self._peer)
         except StopIteration:
             self._drop()
             raise ShardUnavailable(f"{self._peer} closed the connection.") from None
         except grpc.RpcError as failure:
             self._drop()
             raise error_of(failure, self._peer) from failure
+        except ModelError:
+            self._drop()
+            raise
+        self._awaited = False
+        return reply
 
     def close(self) -> None:
         """Give up the connection."""
+        self._closed = True
         self._drop()
         self._channel.close()
 
+    def _open_channel(self) -> grpc.Channel:
+        if self._closed:
+            raise ShardUnavailable(f"{self._peer}: the connection was closed.")
+        return self._channel
+
     def _drop(self) -> None:
-        if self._outbox is not None:
-            self._outbox.put(None)
-        if self._call is not None:
-            self._call.cancel()
-        self._outbox, self._call = None, None
+        outbox, call = self._outbox, self._call
+        self._outbox, self._call, self._awaited = None, None, False
+        if outbox is not None:
+            outbox.put(None)
+        if call is not None:
+            call.cancel()
 
 
 def _frames_from(outbox: queue.SimpleQueue[_Frames | None]) -> _Frames:

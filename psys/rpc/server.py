@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,18 +15,8 @@ from psys.checkpoint.storage import Storage
 from psys.errors import ConfigError
 from psys.host import NodeHost
 from psys.rpc.channel import TOKEN_KEY
-from psys.rpc.servicers import (
-    CheckpointsServicer,
-    ClusterServicer,
-    GradientsServicer,
-    ShardsServicer,
-)
-from psys.rpc.v1 import (
-    checkpoints_pb2_grpc,
-    cluster_pb2_grpc,
-    gradients_pb2_grpc,
-    shard_pb2_grpc,
-)
+from psys.rpc.servicers import CheckpointsServicer, ClusterServicer, add_shard_services
+from psys.rpc.v1 import checkpoints_pb2_grpc, cluster_pb2_grpc
 
 logger = logging.getLogger("psys")
 
@@ -45,23 +36,32 @@ RESERVE = 16
 """Threads beyond the listed tasks: watchers, status, health, a twin that waits."""
 
 
-class _TokenInterceptor(grpc.ServerInterceptor):
+# Any, because grpc comes with or without types.
+_Interceptor: Any = grpc.ServerInterceptor
+
+
+class _TokenInterceptor(_Interceptor):  # type: ignore[misc]
     """Refuses every call but health that does not carry the job's token."""
 
     def __init__(self, token: str) -> None:
-        self._token = token
+        self._token = token.encode()
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], details: grpc.HandlerCallDetails
     ) -> Any:
         """Let a call through, or answer PERMISSION_DENIED."""
         given = dict(details.invocation_metadata or ()).get(TOKEN_KEY)
-        if given == self._token or details.method.startswith("/grpc.health.v1.Health/"):
-            return continuation(details)
         handler = continuation(details)
+        if details.method.startswith("/grpc.health.v1.Health/"):
+            return handler
+        if isinstance(given, str) and hmac.compare_digest(given.encode(), self._token):
+            return handler
 
         def deny(_request: Any, context: grpc.ServicerContext) -> Any:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "The job's token is missing or wrong.")
+            context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "the job's token (PSYS_JOB_TOKEN) is missing or wrong.",
+            )
 
         if handler is None:
             return None
@@ -93,14 +93,15 @@ class Server:
         Raises:
             ConfigError: if the address cannot be bound.
         """
-        interceptors = () if token is None else (_TokenInterceptor(token),)
+        threads = STREAMS_PER_TASK * tasks + RESERVE
         self._server = grpc.server(
-            ThreadPoolExecutor(STREAMS_PER_TASK * tasks + RESERVE, "psys-rpc"),
+            ThreadPoolExecutor(threads, "psys-rpc"),
             options=OPTIONS,
-            interceptors=interceptors,
+            interceptors=[] if token is None else [_TokenInterceptor(token)],
+            # One more than there are threads would wait unseen; so it is refused, and tries again.
+            maximum_concurrent_rpcs=threads,
         )
-        gradients_pb2_grpc.add_GradientsServicer_to_server(GradientsServicer(host), self._server)
-        shard_pb2_grpc.add_ShardsServicer_to_server(ShardsServicer(host), self._server)
+        add_shard_services(host, self._server)
         checkpoints_pb2_grpc.add_CheckpointsServicer_to_server(
             CheckpointsServicer(host, storage), self._server
         )

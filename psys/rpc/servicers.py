@@ -2,74 +2,96 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Iterator
 
 import grpc
 
-from psys.checkpoint.manifest import checkpoint_dir, shard_file_name
+from psys.checkpoint.manifest import (
+    MANIFEST,
+    Manifest,
+    checkpoint_dir,
+    commit,
+    load,
+    shard_file_name,
+)
+from psys.checkpoint.retention import delete
 from psys.checkpoint.storage import Storage
-from psys.errors import CheckpointNotFound, ModelError
-from psys.host import NodeHost
-from psys.ps.messages import Directive, Report, Verdict
+from psys.errors import CheckpointError, ModelError
+from psys.host import News, NodeHost
+from psys.ps.messages import Directive, ExchangeReply, Outcome, Report
 from psys.ps.node import Node
-from psys.rpc import codec, wire
+from psys.ps.roster import Instance
+from psys.rpc import codec, load_codec, wire
+from psys.rpc.frames import FRAME_BYTES
 from psys.rpc.status import errors_to_status
 from psys.rpc.v1 import (
     checkpoints_pb2,
     checkpoints_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
-    gradients_pb2,
-    gradients_pb2_grpc,
     shard_pb2,
-    shard_pb2_grpc,
 )
 
 KEEP_ALIVE_SECS = 5.0
 
 
-class GradientsServicer(gradients_pb2_grpc.GradientsServicer):
-    """Exchanges of trainers with this process's shard."""
+class GradientsServicer:
+    """Exchanges of trainers with this process's shard, as the bytes of their frames."""
 
     def __init__(self, host: NodeHost) -> None:
         self._host = host
 
-    def Exchange(  # noqa: N802 - named by the .proto
-        self,
-        request_iterator: Iterator[gradients_pb2.ExchangeRequest],
-        context: grpc.ServicerContext,
-    ) -> Iterator[gradients_pb2.ExchangeResponse]:
+    def exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Serve one trainer, request by request."""
         caller = object()
+        # At once, even while its exchange waits: a waiting push of a broken stream is not kept.
+        context.add_callback(lambda: self._host.forget(caller))
         try:
-            for first in request_iterator:
+            for first in frames:
                 with errors_to_status(context):
-                    limit_bytes = self._host.request_limit_bytes()
-                    request = codec.decode_request(first, request_iterator, limit_bytes)
-                    reply = self._host.exchange(caller, request)
-                yield from codec.encode_reply(reply)
+                    replies = self._answer(caller, first, frames)
+                yield from replies
         finally:
             self._host.forget(caller)
 
+    def _answer(self, caller: object, first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+        incoming = codec.open_request(first, rest)
+        limit_bytes = self._host.request_limit_bytes(incoming.header.generation)
+        if limit_bytes is None:
+            codec.skip_request(incoming)
+            return codec.encode_reply(
+                ExchangeReply("", incoming.header.sequence, Outcome.GENERATION_CHANGED)
+            )
+        request = codec.decode_request(incoming, limit_bytes)
+        return codec.encode_reply(self._host.exchange(caller, request))
 
-class ShardsServicer(shard_pb2_grpc.ShardsServicer):
-    """The chief's loads into this process's shard."""
+
+class ShardsServicer:
+    """The chief's loads into this process's shard, as the bytes of their frames."""
 
     def __init__(self, host: NodeHost) -> None:
         self._host = host
 
-    def LoadSlices(  # noqa: N802
-        self,
-        request_iterator: Iterator[shard_pb2.LoadSlicesRequest],
-        context: grpc.ServicerContext,
-    ) -> shard_pb2.LoadSlicesResponse:
+    def load_slices(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Put all slices in place."""
         with errors_to_status(context):
-            generation, slices = codec.decode_load(request_iterator)
+            generation, slices = load_codec.decode_load(frames, self._host.check_load)
             self._host.load(generation, slices)
-        return shard_pb2.LoadSlicesResponse()
+        return shard_pb2.LoadSlicesResponse().SerializeToString()
+
+
+def add_shard_services(host: NodeHost, server: grpc.Server) -> None:
+    """Let ``server`` answer the calls whose frames are taken apart by ``psys.rpc.frames``."""
+    exchange = grpc.stream_stream_rpc_method_handler(GradientsServicer(host).exchange)
+    load_slices = grpc.stream_unary_rpc_method_handler(ShardsServicer(host).load_slices)
+    for path, handler in ((codec.EXCHANGE, exchange), (load_codec.LOAD_SLICES, load_slices)):
+        _, service, method = path.split("/")
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
 
 
 class CheckpointsServicer(checkpoints_pb2_grpc.CheckpointsServicer):
@@ -99,9 +121,10 @@ class CheckpointsServicer(checkpoints_pb2_grpc.CheckpointsServicer):
         """Tell all checkpoints there are, then what comes, then the verdict."""
         self._check_lead(context)
         told: set[tuple[str, bool]] = set()
-        known: tuple[tuple[object, ...], Verdict | None] = ((), None)
+        known: News = ((), None)
         while context.is_active():
-            news = self._host.wait_news(known, KEEP_ALIVE_SECS)  # type: ignore[arg-type]
+            with errors_to_status(context):
+                news = self._host.wait_news(known, KEEP_ALIVE_SECS)
             if news == known:
                 yield checkpoints_pb2.WatchCheckpointsResponse(
                     keep_alive=checkpoints_pb2.KeepAlive()
@@ -124,13 +147,51 @@ class CheckpointsServicer(checkpoints_pb2_grpc.CheckpointsServicer):
     ) -> Iterator[checkpoints_pb2.ReadFileResponse]:
         """Send one shard file of a checkpoint."""
         with errors_to_status(context):
-            directory = checkpoint_dir(request.global_step, request.checkpoint_id)
-            name = f"{directory}/{shard_file_name(request.shard_index, request.shard_count)}"
-            if not self._storage.exists(name):
-                raise CheckpointNotFound(f"{self._storage.path(name)} does not exist.")
-            with self._storage.open_reader(name) as file:
-                while piece := file.read(codec.FRAME_BYTES):
+            directory = _directory(request.global_step, request.checkpoint_id)
+            try:
+                file_name = shard_file_name(request.shard_index, request.shard_count)
+            except CheckpointError as error:
+                raise ModelError(str(error)) from error
+            with self._storage.open_reader(f"{directory}/{file_name}") as file:
+                while piece := file.read(FRAME_BYTES):
                     yield checkpoints_pb2.ReadFileResponse(data=piece)
+
+    def ReadManifest(  # noqa: N802
+        self,
+        request: checkpoints_pb2.ReadManifestRequest,
+        context: grpc.ServicerContext,
+    ) -> checkpoints_pb2.ReadManifestResponse:
+        """Return a manifest this ps keeps."""
+        with errors_to_status(context):
+            directory = _directory(request.global_step, request.checkpoint_id)
+            text = self._storage.read(f"{directory}/{MANIFEST}").decode()
+        return checkpoints_pb2.ReadManifestResponse(manifest_json=text)
+
+    def KeepManifest(  # noqa: N802
+        self,
+        request: checkpoints_pb2.KeepManifestRequest,
+        context: grpc.ServicerContext,
+    ) -> checkpoints_pb2.KeepManifestResponse:
+        """Put a manifest beside this ps's shard file; where the disk is shared, it is there."""
+        with errors_to_status(context):
+            self._host.check_generation(request.generation)
+            manifest = Manifest.from_json(request.manifest_json, "a manifest from the chief")
+            commit(self._storage, manifest)
+            self._host.note_newest(manifest.global_step, manifest.checkpoint_id)
+        return checkpoints_pb2.KeepManifestResponse()
+
+    def DeleteCheckpoint(  # noqa: N802
+        self,
+        request: checkpoints_pb2.DeleteCheckpointRequest,
+        context: grpc.ServicerContext,
+    ) -> checkpoints_pb2.DeleteCheckpointResponse:
+        """Delete this ps's part of a checkpoint; one that is gone is no error."""
+        with errors_to_status(context):
+            self._host.check_generation(request.generation)
+            directory = _directory(request.global_step, request.checkpoint_id)
+            if self._storage.exists(f"{directory}/{MANIFEST}"):
+                delete(self._storage, load(self._storage, f"{directory}/{MANIFEST}"))
+        return checkpoints_pb2.DeleteCheckpointResponse()
 
     def _check_lead(self, context: grpc.ServicerContext) -> None:
         if not self._host.has_lead:
@@ -138,6 +199,14 @@ class CheckpointsServicer(checkpoints_pb2_grpc.CheckpointsServicer):
                 grpc.StatusCode.UNIMPLEMENTED,
                 "The catalogue is kept by the lead: ask ps 0, or the chief where no ps is listed.",
             )
+
+
+def _directory(global_step: int, checkpoint_id: str) -> str:
+    """Return a checkpoint's directory; what came from the wire is checked before it is a path."""
+    try:
+        return checkpoint_dir(global_step, checkpoint_id)
+    except CheckpointError as error:
+        raise ModelError(str(error)) from error
 
 
 class ClusterServicer(cluster_pb2_grpc.ClusterServicer):
@@ -160,28 +229,45 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServicer):
             if not report.task or not report.instance:
                 raise ModelError("A report must name its task and instance.")
         instance = (report.task, report.instance)
-        outbox: queue.SimpleQueue[Directive | None] = queue.SimpleQueue()
+        outbox: queue.SimpleQueue[Directive | ModelError | None] = queue.SimpleQueue()
         deliver = outbox.put
         self._host.subscribe(instance, deliver)
-        self._host.hear(report)
-
-        def hear_all() -> None:
-            try:
-                for request in request_iterator:
-                    self._host.hear(wire.read(request.report, Report))
-            except grpc.RpcError:
-                return  # the stream broke: what follows says so to the lead
-            finally:
-                outbox.put(None)
-
-        threading.Thread(target=hear_all, name="psys-reports", daemon=True).start()
+        threading.Thread(
+            target=self._hear_all,
+            args=(instance, itertools.chain((first,), request_iterator), outbox),
+            name="psys-reports",
+            daemon=True,
+        ).start()
         try:
-            while (directive := outbox.get()) is not None:
-                yield cluster_pb2.AttendResponse(
-                    directive=wire.fill(cluster_pb2.Directive(), directive)
-                )
+            with errors_to_status(context):
+                while (news := outbox.get()) is not None:
+                    if isinstance(news, ModelError):
+                        raise news
+                    yield cluster_pb2.AttendResponse(
+                        directive=wire.fill(cluster_pb2.Directive(), news)
+                    )
         finally:
             self._host.stream_broken(instance, deliver)
+
+    def _hear_all(
+        self,
+        instance: Instance,
+        requests: Iterator[cluster_pb2.AttendRequest],
+        outbox: queue.SimpleQueue[Directive | ModelError | None],
+    ) -> None:
+        """Take in the reports of one process; put None, or what is wrong, when they end."""
+        try:
+            for request in requests:
+                report = wire.read(request.report, Report)
+                if (report.task, report.instance) != instance:
+                    raise ModelError(f"{instance[0]} sent a report of {report.task!r}.")
+                self._host.hear(report)
+        except grpc.RpcError:
+            pass  # the stream broke, and ends
+        except ModelError as error:
+            outbox.put(error)
+        finally:
+            outbox.put(None)
 
     def GetStatus(  # noqa: N802
         self,
@@ -204,7 +290,7 @@ def _status(node: Node) -> cluster_pb2.GetStatusResponse:
         if member is None:
             tasks.append(cluster_pb2.TaskStatus(task=task, standing="never seen"))
             continue
-        standing = "live" if member.live else "lost" if member.lost_since_secs else "left"
+        standing = "live" if member.live else "left" if member.lost_since_secs is None else "lost"
         tasks.append(
             cluster_pb2.TaskStatus(
                 task=task,
@@ -215,7 +301,8 @@ def _status(node: Node) -> cluster_pb2.GetStatusResponse:
         )
     return cluster_pb2.GetStatusResponse(
         job=lead.phase.value + 1,  # type: ignore[arg-type]
-        generation=lead.generation,
+        # While it is being loaded, a generation is known to the chief and the shards alone.
+        generation=lead.generation if lead.live else "",
         global_step=lead.grants.global_step,
         max_steps=lead.grants.max_steps,
         waiting_for=lead.waits.describe(),

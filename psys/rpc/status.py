@@ -40,6 +40,11 @@ _RETRYABLE = (
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
+_BROKEN_STREAM = ("Stream removed", "RST_STREAM")
+"""Details that mean a broken connection, whatever code gRPC gives them."""
+
+DETAILS_CHARS = 2000
+"""Details travel in a header of 8 KiB at most."""
 
 
 @contextmanager
@@ -48,10 +53,11 @@ def errors_to_status(context: grpc.ServicerContext) -> Iterator[None]:
     try:
         yield
     except PsysError as error:
+        details = str(error).encode("utf-8", "replace").decode()[:DETAILS_CHARS]
         for kind, code in TABLE:
             if isinstance(error, kind):
-                context.abort(code, str(error))
-        context.abort(grpc.StatusCode.INTERNAL, str(error))
+                context.abort(code, details)
+        context.abort(grpc.StatusCode.INTERNAL, details)
 
 
 def error_of(failure: grpc.RpcError, peer: str) -> PsysError:
@@ -62,8 +68,15 @@ def error_of(failure: grpc.RpcError, peer: str) -> PsysError:
         peer: whom was called, for the message.
     """
     code, details = failure.code(), failure.details() or ""
-    if code in _RETRYABLE:
+    if code in _RETRYABLE or any(sign in details for sign in _BROKEN_STREAM):
         return ShardUnavailable(f"{peer} cannot be reached: {details or code.name}.")
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return ConfigError(f"{peer} refuses this task: {details}")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return ConfigError(
+            f"{peer} does not answer this call ({details}). Give every task the same TF_CONFIG "
+            "cluster, and see that nothing else listens there."
+        )
     for kind, known in TABLE:
         if code is known:
             return kind(f"{peer}: {details}")

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @functools.cache
-def _fields(kind: type) -> tuple[tuple[str, Any], ...]:
+def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
     """Return name and type of each field of a dataclass, ``X | None`` reduced to X."""
     hints = typing.get_type_hints(kind)
     result = []
@@ -38,7 +38,7 @@ def _fields(kind: type) -> tuple[tuple[str, Any], ...]:
 
 def fill(message: Message, value: Any) -> Any:
     """Copy a dataclass into a message; None is left absent. Returns the message."""
-    for name, hint in _fields(type(value)):
+    for name, hint in _fields(cast(Any, type(value))):
         item = getattr(value, name)
         if item is None:
             continue
@@ -53,6 +53,9 @@ def fill(message: Message, value: Any) -> Any:
             _fill_map(getattr(message, name), item, hint)
         elif isinstance(item, (tuple, frozenset)):
             _fill_repeated(getattr(message, name), item)
+        elif isinstance(item, str):
+            # An error's text may hold bytes of a file name that are no UTF-8.
+            setattr(message, name, item.encode("utf-8", "replace").decode())
         else:
             setattr(message, name, item)
     return message
@@ -85,7 +88,7 @@ def read(message: Message, kind: type[T]) -> T:
         ModelError: if an enum has a value this version does not know.
     """
     values = {}
-    for name, hint in _fields(kind):
+    for name, hint in _fields(cast(Any, kind)):
         item = getattr(message, name)
         if isinstance(item, Message):
             if message.HasField(name):
@@ -112,4 +115,4 @@ def _read_message(item: Message, hint: Any) -> Any:
         return {task: (fence.member, fence.sequence) for task, fence in item.by_task.items()}
     if isinstance(item, cluster_pb2.Numbers):
         return dict(item.by_task)
-    return read(item, cast(Any, hint))
+    return read(item, hint)

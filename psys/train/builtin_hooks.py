@@ -1,4 +1,4 @@
-"""The hooks every training has: checkpoints, loss and speed, NaN, progress.
+"""The hooks every training has: checkpoints, loss and speed, progress.
 
 As tf.estimator's, told by the step's global step. None of them talks to a shard.
 """
@@ -6,11 +6,11 @@ As tf.estimator's, told by the step's global step. None of them talks to a shard
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from psys.errors import ConfigError, NanLossDuringTrainingError
+from psys.errors import ConfigError
+from psys.ps.messages import CheckpointEntry
 from psys.summary.writer import SummaryWriter
 from psys.train.chief import ChiefControl
 from psys.train.hooks import (
@@ -31,8 +31,13 @@ class SecondOrStepTimer:
     The first call says yes, the same step never twice (tf.estimator's SecondOrStepTimer).
     """
 
-    def __init__(self, every_secs: float | None = None, every_steps: int | None = None) -> None:
-        """Set exactly one of the two.
+    def __init__(
+        self,
+        every_secs: float | None = None,
+        every_steps: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Set exactly one of the two; ``clock`` gives seconds.
 
         Raises:
             ConfigError: if both or none are given.
@@ -41,6 +46,7 @@ class SecondOrStepTimer:
             raise ConfigError("Exactly one of every_secs and every_steps should be provided.")
         self._every_secs = every_secs
         self._every_steps = every_steps
+        self._clock = clock
         self._last_step: int | None = None
         self._last_secs = 0.0
 
@@ -51,12 +57,12 @@ class SecondOrStepTimer:
         if step == self._last_step:
             return False
         if self._every_secs is not None:
-            return time.monotonic() >= self._last_secs + self._every_secs
+            return self._clock() >= self._last_secs + self._every_secs
         return self._every_steps is not None and step >= self._last_step + self._every_steps
 
     def update_last_triggered_step(self, step: int) -> tuple[float | None, int | None]:
         """Note that it was time; return seconds and steps since the time before."""
-        now = time.monotonic()
+        now = self._clock()
         if self._last_step is None:
             elapsed: tuple[float | None, int | None] = (None, None)
         else:
@@ -71,7 +77,7 @@ class SecondOrStepTimer:
 
 
 class CheckpointSaverHook(SessionRunHook):
-    """Saves when the model is created, then every so often, with listeners told.
+    """Saves when the model is created, then every so often, and the last, with listeners told.
 
     Without listeners a save goes on while training does; with them it is waited for, because
     a listener may read the checkpoint.
@@ -84,9 +90,9 @@ class CheckpointSaverHook(SessionRunHook):
         save_steps: int | None = None,
         listeners: Sequence[CheckpointSaverListener] = (),
     ) -> None:
-        """Save every ``save_secs`` seconds or every ``save_steps`` steps: exactly one."""
+        """Save every ``save_secs`` seconds or ``save_steps`` steps; with neither, only the last."""
         self._control = control
-        self._timer = SecondOrStepTimer(save_secs, save_steps)
+        self._timer = SecondOrStepTimer(save_secs, save_steps) if save_secs or save_steps else None
         self._listeners = tuple(listeners)
         self._pending = 0
 
@@ -99,15 +105,21 @@ class CheckpointSaverHook(SessionRunHook):
         """Save the model as it was created or restored."""
         assert session is not None
         self._pending = 0
+        if self._timer is None:
+            return
         self._timer.update_last_triggered_step(session.global_step)
         newest = self._control.newest
         if newest is None or newest.global_step != session.global_step:
             self._save(session, session.global_step)
         else:
+            # It was restored from this checkpoint: as good as saved.
+            self._tell_before(session, session.global_step)
             self._tell_saved(session, session.global_step)
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Save if it is time."""
+        if self._timer is None:
+            return
         if self._pending and self._control.saved(self._pending):
             self._pending = 0
         step = run_values.global_step
@@ -118,8 +130,7 @@ class CheckpointSaverHook(SessionRunHook):
 
     def _save(self, session: Session | None, step: int) -> bool:
         """Ask for a checkpoint; return whether a listener wants training to stop."""
-        for listener in self._listeners:
-            listener.before_save(session, step)
+        self._tell_before(session, step)
         self._pending = self._control.request_save()
         if not self._listeners:
             return False
@@ -127,29 +138,45 @@ class CheckpointSaverHook(SessionRunHook):
         self._pending = 0
         return self._tell_saved(session, entry.global_step)
 
+    def _tell_before(self, session: Session | None, step: int) -> None:
+        for listener in self._listeners:
+            listener.before_save(session, step)
+
     def _tell_saved(self, session: Session | None, step: int) -> bool:
         # All are told, whatever the first of them answers.
         answers = [listener.after_save(session, step) for listener in self._listeners]
         return any(answers)
 
-    def end_listeners(self, session: Session, step: int, saved: bool) -> None:
-        """Tell the listeners of the end, and of the final checkpoint if it is a new one."""
-        if saved:
-            self._tell_saved(session, step)
+    def save_last(self, session: Session, step: int) -> CheckpointEntry:
+        """Save the model as training left it, unless that is saved already; end the listeners.
+
+        Args:
+            session: the one that ended.
+            step: the global step of all trainers together; none is under way any more.
+
+        Raises:
+            CheckpointError: if the checkpoint could not be saved.
+        """
+        last = self._control.newest
+        if last is None or last.global_step != step:
+            self._tell_before(session, step)
+            last = self._control.wait_saved(self._control.request_save())
+            self._tell_saved(session, last.global_step)
         for listener in self._listeners:
-            listener.end(session, step)
+            listener.end(session, last.global_step)
+        return last
 
 
 class StepCounterHook(SessionRunHook):
-    """Logs and writes ``global_step/sec``, and the loss, every so many global steps."""
+    """Writes ``global_step/sec`` every so many global steps, or logs it where it cannot."""
 
     def __init__(self, every_steps: int, writer: SummaryWriter | None) -> None:
-        """Log every ``every_steps`` steps; write too where there is a writer."""
+        """Write every ``every_steps`` steps; log, with the loss, where there is no writer."""
         self._timer = SecondOrStepTimer(every_steps=every_steps)
         self._writer = writer
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
-        """Log and write if it is time."""
+        """Write or log if it is time."""
         step = run_values.global_step
         if not self._timer.should_trigger_for_step(step):
             return
@@ -157,15 +184,16 @@ class StepCounterHook(SessionRunHook):
         if secs is None or steps is None:
             return
         rate = steps / max(secs, 1e-9)
-        logger.debug(
-            "loss = %.6g, step = %d (%.3f sec), global_step/sec: %.4g",
-            run_values.loss,
-            step,
-            secs,
-            rate,
-        )
         if self._writer is not None:
             self._writer.scalar("global_step/sec", rate, step)
+        else:
+            logger.info(
+                "loss = %.6g, step = %d (%.3f sec), global_step/sec: %.4g",
+                run_values.loss,
+                step,
+                secs,
+                rate,
+            )
 
 
 class LossSummaryHook(SessionRunHook):
@@ -186,18 +214,6 @@ class LossSummaryHook(SessionRunHook):
     def end(self, session: Session | None) -> None:
         """Put what was written on disk."""
         self._writer.flush()
-
-
-class NanLossHook(SessionRunHook):
-    """Ends training when the loss is NaN or infinite, before its gradient is pushed."""
-
-    def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
-        """Raise if the loss is no number."""
-        if run_values.loss is not None and not math.isfinite(run_values.loss):
-            raise NanLossDuringTrainingError(
-                f"NaN loss during training: the loss is {run_values.loss} after step "
-                f"{run_values.global_step}. Lower the learning rate, or look for bad input."
-            )
 
 
 class ProgressHook(SessionRunHook):

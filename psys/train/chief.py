@@ -21,11 +21,11 @@ from psys.checkpoint.manifest import Manifest, ShardEntry, commit, load_all
 from psys.checkpoint.reader import CheckpointReader
 from psys.checkpoint.retention import delete, plan_deletions
 from psys.checkpoint.storage import FileStorage
-from psys.errors import CheckpointError, ModelError, PsysError
+from psys.errors import CheckpointError, ClusterError, ModelError, PsysError
 from psys.parameters import Parameters
-from psys.ps.messages import CheckpointEntry, ChiefFacts, Directive, SaveResult
-from psys.ps.shard import LoadedSlice
-from psys.train.shard_files import fetch_missing
+from psys.ps.messages import CheckpointEntry, ChiefFacts, ChiefOrders, Directive, SaveResult
+from psys.ps.shard import LoadedSlice, Shard
+from psys.train.shard_files import fetch_checkpoint, fetch_missing
 
 logger = logging.getLogger("psys")
 
@@ -210,7 +210,7 @@ class ChiefControl:
         assert orders is not None
         done = True
         if orders.initialize and orders.initialize != self._loaded:
-            done = self._initialize(orders.initialize, orders.lost_step)
+            done = self._initialize(orders)
         saved = orders.saved
         if saved is not None and saved.request > self._answered:
             error = saved.error
@@ -227,8 +227,10 @@ class ChiefControl:
             self._remove_old(orders.pins)
         return done
 
-    def _initialize(self, generation: str, lost_step: int) -> bool:
-        """Create or restore the model as ``generation``; False if it was interrupted."""
+    def _initialize(self, orders: ChiefOrders) -> bool:
+        """Create or restore the model as ordered; False if it was interrupted."""
+        generation = orders.initialize
+        self._fetch_newest(orders)
         manifest = find_latest_valid(self._storage)
         step = 0 if manifest is None else manifest.global_step
         try:
@@ -248,9 +250,11 @@ class ChiefControl:
             # Another generation is about to be ordered, or a ps is just being restarted.
             logger.info("Loading the model was interrupted: %s", error)
             return False
-        self._say_loaded(manifest, lost_step)
+        self._say_loaded(manifest, orders.lost_step)
         self._loaded = generation
-        facts = replace(self._facts(), loaded=generation, loaded_step=step)
+        facts = replace(
+            self._facts(), loaded=generation, loaded_step=step, committed=self._entries()
+        )
         if self._steps is not None and not facts.max_steps:
             facts = replace(facts, max_steps=step + self._steps)
         # Requests of the generation before are void: count from what is answered.
@@ -259,20 +263,42 @@ class ChiefControl:
         self._attendance.update(chief=facts)
         return True
 
-    def _say_loaded(self, manifest: Manifest | None, lost_step: int) -> None:
-        if manifest is None:
-            logger.info("Created the model. %s.", self._parameters.describe_plan())
+    def _fetch_newest(self, orders: ChiefOrders) -> None:
+        """Bring here the newest checkpoint a ps keeps, if this disk does not have it.
+
+        Raises:
+            CheckpointError: if it cannot be had: training afresh would be a loss in silence.
+        """
+        step, newest = orders.newest_step, orders.newest_checkpoint
+        if not newest or newest in {one.checkpoint_id for one in self._manifests}:
             return
-        logger.info(
-            "Restored %s. %s.",
-            self._storage.path(manifest.directory),
-            self._parameters.describe_plan(),
-        )
-        if lost_step > manifest.global_step:
+        if self._manifests and self._manifests[-1].global_step > step:
+            return
+        try:
+            fetched = fetch_checkpoint(self._storage, step, newest, self._addresses, self._token)
+        except (CheckpointError, ClusterError) as error:
+            raise CheckpointError(
+                f"A ps keeps a checkpoint of step {step} ({newest}) that is not in "
+                f"{self._storage.root} and could not be fetched: {error} Copy it here, or give "
+                "every task an empty model_dir to begin afresh."
+            ) from error
+        logger.info("Fetched the checkpoint of step %d from the ps.", step)
+        self._manifests.append(fetched)
+
+    def _say_loaded(self, manifest: Manifest | None, lost_step: int) -> None:
+        """Say what was loaded and, in one line, how many steps were lost."""
+        plan = self._parameters.describe_plan()
+        if manifest is None:
+            step = 0
+            logger.info("Created the model. %s.", plan)
+        else:
+            step = manifest.global_step
+            logger.info("Restored %s. %s.", self._storage.path(manifest.directory), plan)
+        if lost_step > step:
             logger.warning(
                 "A ps lost its part of the model: %d steps (%d to %d) are lost.",
-                lost_step - manifest.global_step,
-                manifest.global_step + 1,
+                lost_step - step,
+                step + 1,
                 lost_step,
             )
 
@@ -307,6 +333,7 @@ class ChiefControl:
         fetch_missing(self._storage, manifest, self._addresses, self._token)
         commit(self._storage, manifest)
         self._manifests.append(manifest)
+        self._on_every_ps(lambda shard: shard.keep_manifest(saved.generation, manifest.to_json()))
         logger.info(
             "Saved checkpoint for step %d: %s",
             manifest.global_step,
@@ -326,6 +353,16 @@ class ChiefControl:
         self._attendance.update(chief=replace(self._facts(), committed=self._entries()))
         for manifest in doomed:
             delete(self._storage, manifest)
+            step, name = manifest.global_step, manifest.checkpoint_id
+            self._on_every_ps(lambda shard: shard.delete_checkpoint(self._loaded, step, name))  # noqa: B023
+
+    def _on_every_ps(self, call: Callable[[Shard], None]) -> None:
+        """Tell every ps about a checkpoint; one that does not hear keeps what it has."""
+        for shard in self._parameters.shards:
+            try:
+                call(shard)
+            except (ClusterError, ModelError, CheckpointError) as error:
+                logger.warning("A ps was not told of a checkpoint: %s", error)
 
     def _entries(self) -> tuple[CheckpointEntry, ...]:
         ordered = sorted(self._manifests, key=lambda one: one.order)

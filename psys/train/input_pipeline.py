@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from psys.compute.store import unique_ids
 from psys.errors import ModelError
 
 BATCHES_AHEAD = 2
+CLOSE_LIMIT_SECS = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,35 +62,38 @@ class Batch:
         first = self.features
         while isinstance(first, Mapping):
             first = next(iter(first.values()), ())
+        if isinstance(rows := getattr(first, "batch", None), int):
+            return rows  # a sparse feature
         return len(first) if np.ndim(first) else 1
 
     def prepare(self, prefetches: Iterable[Prefetch]) -> None:
         """Find the ids the batch looks up, once."""
         if self._prepared:
             return
-        ids: dict[str, list[Array]] = {}
+        found: dict[str, list[Array]] = {}
         for prefetch in prefetches:
-            ids.setdefault(prefetch.table, []).append(prefetch.column.transform(self.features).ids)
+            ids = prefetch.column.transform(self.features).ids
+            known = self.features.uniques
+            if prefetch.column not in known:
+                known[prefetch.column] = (ids, *unique_ids(ids))
+            found.setdefault(prefetch.table, []).append(known[prefetch.column][1])
         self.rows = {
-            table: unique_ids(found[0] if len(found) == 1 else np.concatenate(found))[0]
-            for table, found in ids.items()
+            table: ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
+            for table, ids in found.items()
         }
         self._prepared = True
 
 
 def call_input_fn(input_fn: Callable[..., Any], **available: Any) -> Any:
-    """Call ``input_fn`` with those of mode, params, config and input_context it asks for."""
+    """Call ``input_fn`` with those of mode, params, config and input_context it names."""
     try:
         parameters = inspect.signature(input_fn).parameters
     except (TypeError, ValueError):
         return input_fn()  # a builtin without a signature
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
-    return input_fn(
-        **{name: value for name, value in available.items() if takes_any or name in parameters}
-    )
+    return input_fn(**{name: value for name, value in available.items() if name in parameters})
 
 
-def batches(returned: Any, repeat: bool) -> Iterator[Batch]:
+def batches(returned: Any, repeat: bool) -> Generator[Batch]:
     """Yield batches from whatever an input_fn returned.
 
     Args:
@@ -99,20 +104,48 @@ def batches(returned: Any, repeat: bool) -> Iterator[Batch]:
         ModelError: if a batch is not features or (features, labels).
     """
     if _is_batch(returned):
-        yield _batch(returned)
+        yield as_batch(returned)
         while repeat:
-            yield _batch(returned)
+            yield as_batch(returned)
     elif isinstance(returned, Iterable):
         for one in returned:
-            yield _batch(one)
+            yield as_batch(one)
     elif callable(returned):
         while (one := _called(returned)) is not None:
-            yield _batch(one)
+            yield as_batch(one)
     else:
         raise ModelError(
             "input_fn should return (features, labels), or an iterable or callable of batches, "
             f"got {type(returned).__name__}."
         )
+
+
+def as_batch(value: Any) -> Batch:
+    """Return features or (features, labels) as a batch, with arrays for lists and tensors.
+
+    Raises:
+        ModelError: if it is neither.
+    """
+    features, labels = value, None
+    if isinstance(value, (tuple, list)) and not _is_features(value):
+        if len(value) != 2:
+            raise ModelError(
+                "input_fn should return (features, labels) as a len 2 tuple, "
+                f"got {len(value)} elements."
+            )
+        features, labels = value
+    if not _is_features(features):
+        raise ModelError(
+            "A batch is (features, labels) or features, and features are a dict or an array, "
+            f"got {type(features).__name__}."
+        )
+    if isinstance(features, Mapping):
+        features = InputFeatures(_arrays("Feature", features))
+    else:
+        features = _array("The features", features)
+    if isinstance(labels, Mapping):
+        return Batch(features, _arrays("Label", labels))
+    return Batch(features, None if labels is None else _array("The labels", labels))
 
 
 def _called(source: Callable[[], Any]) -> Any:
@@ -123,62 +156,47 @@ def _called(source: Callable[[], Any]) -> Any:
 
 
 def _is_features(value: Any) -> bool:
-    return isinstance(value, Mapping) or (hasattr(value, "__array__") and hasattr(value, "shape"))
+    """Return whether it is a dict, an array or tensor, or nested lists of plain values."""
+    if isinstance(value, Mapping) or hasattr(value, "__array__"):
+        return True
+    if not isinstance(value, list):
+        return False
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, (int, float, complex, str, bytes, np.generic))
 
 
 def _is_batch(value: Any) -> bool:
-    if _is_features(value):
-        return True
-    return (
-        isinstance(value, (tuple, list))
-        and bool(value)
-        and _is_features(value[0])
-        and (len(value) != 2 or value[1] is None or not isinstance(value[1], (tuple, list)))
-        and not (isinstance(value, list) and len(value) != 2)
-    )
+    """Return whether an input_fn gave one batch, and not a collection of them.
+
+    A tuple that begins with features is always one. A list of two is (features, labels) too, as
+    data loaders have it; other lists that begin with a dict or an array hold batches.
+    """
+    if isinstance(value, tuple):
+        return bool(value) and _is_features(value[0])
+    if isinstance(value, list):
+        return _is_features(value) or (len(value) == 2 and _is_features(value[0]))
+    return _is_features(value)
 
 
-def _batch(value: Any) -> Batch:
-    if isinstance(value, Batch):
-        return value
-    if _is_features(value):
-        return Batch(_features(value), None)
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ModelError(
-                "input_fn should return (features, labels) as a len 2 tuple, "
-                f"got {len(value)} elements."
-            )
-        return Batch(_features(value[0]), _labels(value[1]))
-    raise ModelError(
-        "A batch is (features, labels) or features (a dict or an array), "
-        f"got {type(value).__name__}."
-    )
+def _arrays(what: str, values: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {key: _array(f"{what} {key!r}", value) for key, value in values.items()}
 
 
-def _features(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return InputFeatures({key: _array(one) for key, one in value.items()})
-    return _array(value)
-
-
-def _labels(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _array(one) for key, one in value.items()}
-    return None if value is None else _array(value)
-
-
-def _array(value: Any) -> Any:
+def _array(what: str, value: Any) -> Any:
     """Return lists and tensors as arrays; leave richer values (sparse features) alone."""
-    if isinstance(value, (list, tuple)) or hasattr(value, "__array__"):
+    if not isinstance(value, (list, tuple)) and not hasattr(value, "__array__"):
+        return value
+    try:
         return np.asarray(value)
-    return value
+    except ValueError as error:
+        raise ModelError(f"{what} cannot be made an array [batch, ...]: {error}") from error
 
 
 class InputPipeline:
     """Batches of one input, prepared ahead by a thread. Iterate it, then ``close`` it."""
 
-    def __init__(self, source: Callable[[], Iterator[Batch]]) -> None:
+    def __init__(self, source: Callable[[], Generator[Batch]]) -> None:
         """Start to read.
 
         Args:
@@ -212,23 +230,23 @@ class InputPipeline:
         return None
 
     def close(self) -> None:
-        """Stop reading; a read under way is not waited for."""
+        """Stop reading; a read under way is waited for, but not for long."""
         self._closed.set()
         self._ended = True
         # Make room: a producer that waits for it must see that it is over.
-        while True:
-            try:
+        with suppress(queue.Empty):
+            while True:
                 self._queue.get_nowait()
-            except queue.Empty:
-                return
+        self._thread.join(CLOSE_LIMIT_SECS)
 
-    def _read(self, source: Callable[[], Iterator[Batch]]) -> None:
+    def _read(self, source: Callable[[], Generator[Batch]]) -> None:
         try:
-            for batch in source():
-                if self.prefetches:
-                    batch.prepare(self.prefetches)
-                if not self._put(batch):
-                    return
+            with closing(source()) as read:
+                for batch in read:
+                    if self.prefetches:
+                        batch.prepare(self.prefetches)
+                    if not self._put(batch):
+                        return
             self._put(None)
         except BaseException as error:
             self._put(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from psys.attendance import Attendance, LeadLink
+from psys.checkpoint.manifest import load_all
 from psys.checkpoint.storage import FileStorage
 from psys.host import LocalLink, LocalShard, NodeHost, new_id
 from psys.ps.endings import Limits
@@ -73,8 +74,12 @@ def local_settings(model_dir: str) -> Settings:
 class Membership:
     """One task's connections. ``close`` ends them all."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Host what this task hosts, and begin to attend.
+    def __init__(self, settings: Settings, serve: bool = True) -> None:
+        """Host what this task hosts, and prepare to attend.
+
+        Args:
+            settings: of the task.
+            serve: False hosts nothing: for a ps that can only say why it fails.
 
         Raises:
             ConfigError: if this task's address cannot be bound.
@@ -83,7 +88,7 @@ class Membership:
         self.host: NodeHost | None = None
         self._server: Server | None = None
         self.attendance: Attendance | None = None
-        if settings.hosts is not None:
+        if serve and settings.hosts is not None:
             self._host(settings.hosts)
         if settings.task != "ps:0" or not settings.job.ps:
             self.attendance = self._attend()
@@ -120,6 +125,8 @@ class Membership:
             settings.job if index == 0 else None,
             settings.keep if index == 0 and settings.shard_addresses else None,
         )
+        for manifest in load_all(FileStorage(settings.model_dir))[-1:]:
+            self.host.note_newest(manifest.global_step, manifest.checkpoint_id)
         if settings.shard_addresses:
             tasks = len(settings.job.listed) + 2
             storage = FileStorage(settings.model_dir)
@@ -133,7 +140,7 @@ class Membership:
             link = LocalLink(self.host)
         else:
             link = RemoteLink(settings.shard_addresses[0], settings.token)
-        shard = settings.hosts if settings.job.ps else None
+        shard = settings.hosts if settings.job.ps and self.host is not None else None
         report = Report(
             task=settings.task,
             instance=new_id(),

@@ -50,11 +50,13 @@ class Model:
         specs: every variable with its optimizer, by name.
         prefetches: the lookups the input pipeline can prepare.
         optimized: the variables of each minimization, in its order.
+        optimizers: the configuration of each minimization's optimizer.
     """
 
     specs: Mapping[str, VariableSpec]
     prefetches: tuple[Prefetch, ...]
     optimized: tuple[frozenset[str], ...]
+    optimizers: tuple[Mapping[str, Any], ...]
 
     @property
     def digest(self) -> str:
@@ -90,12 +92,12 @@ def build(call_model: CallModel, features: Any, labels: Any, seed: int) -> tuple
             f"got {type(train_op).__name__}."
         )
     optimized = _assign(train_op, store)
+    optimizers = tuple(one.optimizer.to_config() for one in train_op.minimizations)
     specs = dict(store.specs)
-    for minimization, names in zip(train_op.minimizations, optimized, strict=True):
-        config = minimization.optimizer.to_config()
+    for config, names in zip(optimizers, optimized, strict=True):
         for name in names:
             specs[name] = replace(specs[name], optimizer=config)
-    return Model(specs, tuple(store.prefetches), tuple(optimized)), spec
+    return Model(specs, tuple(store.prefetches), tuple(optimized), optimizers), spec
 
 
 def _assign(train_op: TrainOp, store: BuildStore) -> list[frozenset[str]]:
@@ -138,11 +140,13 @@ def loss_and_gradients(
     """Run model_fn on one batch; return loss, gradients by variable, and the spec.
 
     Raises:
-        ModelError: if no trainable variable takes part in the loss.
+        ModelError: if no trainable variable takes part in the loss, or an optimizer is not the
+            one the first run had.
     """
     with store:
         spec = call_model(features, labels)
         train_op = spec.train_op
+        _check_optimizers(model, train_op)
         gradients: dict[str, Gradient] = {}
         by_loss: dict[int, Mapping[str, Gradient]] = {}
         for minimization, names in zip(train_op.minimizations, model.optimized, strict=True):
@@ -153,6 +157,17 @@ def loss_and_gradients(
                 {name: one for name, one in by_loss[id(loss)].items() if name in names}
             )
     return float(np.asarray(untraced(spec.loss)).reshape(())), gradients, spec
+
+
+def _check_optimizers(model: Model, train_op: TrainOp) -> None:
+    """Raise a ModelError if they changed: each ps goes on with those of the first run."""
+    now = [one.optimizer.to_config() for one in train_op.minimizations]
+    if now != list(model.optimizers):
+        raise ModelError(
+            "Optimizers and their arguments are fixed when training begins; a learning rate that "
+            f"follows the global step is not available in this version. First: "
+            f"{list(model.optimizers)}, now: {now}."
+        )
 
 
 class InitialModel:

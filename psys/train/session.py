@@ -7,16 +7,16 @@ when the lead grants no more, the input ends, or a hook asks; it decides nothing
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from psys.arrays import Array
 from psys.compute.backward import untraced
 from psys.compute.train_store import TrainStore
-from psys.errors import GenerationChanged, ModelError
+from psys.errors import GenerationChanged, ModelError, NanLossDuringTrainingError
 from psys.parameters import Pulled
 from psys.ps.messages import Grant
 from psys.train.hooks import SessionRunArgs, SessionRunContext, SessionRunHook, SessionRunValues
@@ -66,7 +66,7 @@ class Session:
             trainer: this task's place.
             pipeline: of its batches.
             hooks: called around each step, in order.
-            seed: for dropout and the like.
+            seed: for dropout and the like; another one in every trainer.
         """
         self._model = model
         self._call_model = call_model
@@ -78,8 +78,8 @@ class Session:
         self._loss: float | None = None
         self.global_step = 0
         """The last global step this trainer heard of."""
-        self.request_stop: Callable[[str], None] = self._note_stop
-        """Ask the loop to end after the step under way."""
+        self.ended = False
+        """Whether the loop is over: what is saved from now on is the last."""
         self._stop_reason = ""
         self._following: Batch | None = None
         self._looked_ahead = False
@@ -91,6 +91,12 @@ class Session:
             ModelError: if a batch or model_fn is unusable.
             ClusterError: if the cluster cannot go on.
         """
+        try:
+            return self._loop(first)
+        finally:
+            self.ended = True
+
+    def _loop(self, first: Batch) -> LoopResult:
         batch: Batch | None = first
         pulled = self._join(first)
         while pulled is not None and batch is not None:
@@ -109,7 +115,8 @@ class Session:
                 pulled = self._join(batch) if batch is not None else None
         return self._result("input ended" if batch is None else "the job ended", by_hook=False)
 
-    def _note_stop(self, reason: str) -> None:
+    def request_stop(self, reason: str) -> None:
+        """Ask the loop to end after the step under way; the first reason stays."""
         self._stop_reason = self._stop_reason or reason
 
     def _result(self, reason: str, *, by_hook: bool) -> LoopResult:
@@ -139,13 +146,17 @@ class Session:
             pulled.rows,
             self._trainer.fetch,
             global_step=self.global_step,
-            seed=self._seed + self._steps,
+            seed=self._seed,
         )
         loss, gradients, spec = loss_and_gradients(
             self._model, self._call_model, batch.features, batch.labels, store
         )
-        if not np.isfinite(loss):
-            self._tell(context, wanted, spec, loss, batch)
+        if not math.isfinite(loss):
+            # Nothing was sent: the model is still the one that gave this loss.
+            raise NanLossDuringTrainingError(
+                f"NaN loss during training: the loss is {loss} after global step "
+                f"{self.global_step}. Lower the learning rate, or look for bad input."
+            )
         if not self._looked_ahead:
             self._following, self._looked_ahead = self._pipeline.next(), True
         following = self._following
@@ -157,7 +168,7 @@ class Session:
         self.global_step = after.global_step
         self._tell(context, wanted, spec, loss, batch)
         if context.stop_requested:
-            self._note_stop(context.stop_reason)
+            self.request_stop(context.stop_reason)
         return following, after
 
     def _tell(
@@ -168,26 +179,31 @@ class Session:
         loss: float,
         batch: Batch,
     ) -> None:
-        values = {"loss": loss, "global_step": self.global_step}
+        step = self.global_step
+        plain = SessionRunValues(None, loss, step, batch.size)
         for hook, arguments in zip(self._hooks, wanted, strict=True):
-            fetched = None if arguments is None else _fetch(arguments.fetches, values, spec)
-            hook.after_run(context, SessionRunValues(fetched, loss, self.global_step, batch.size))
+            values = plain
+            if arguments is not None:
+                known = {"loss": loss, "global_step": step}
+                values = replace(plain, results=_fetch(arguments.fetches, known, spec))
+            hook.after_run(context, values)
 
 
 def _fetch(fetches: Any, values: Mapping[str, Any], spec: ModelSpec) -> Any:
     """Return what a hook asked for, in the form it asked."""
+    if fetches is None:
+        return None
     if isinstance(fetches, Mapping):
         return {key: _fetch(one, values, spec) for key, one in fetches.items()}
     if isinstance(fetches, (list, tuple)):
         return [_fetch(one, values, spec) for one in fetches]
-    if fetches in values:
-        return values[fetches]
-    predictions = spec.predictions
-    if isinstance(predictions, Mapping) and fetches in predictions:
-        return _plain(predictions[fetches])
-    known = sorted([*values, *(predictions if isinstance(predictions, Mapping) else ())])
-    raise ModelError(f"A hook asked for {fetches!r}; a step has {known}.")
-
-
-def _plain(value: Any) -> Array:
-    return np.asarray(untraced(value))
+    predictions = spec.predictions if isinstance(spec.predictions, Mapping) else {}
+    if isinstance(fetches, str):
+        if fetches in values:
+            return values[fetches]
+        if fetches in predictions:
+            return np.asarray(untraced(predictions[fetches]))
+    raise ModelError(
+        f"A hook asked for {fetches!r}. SessionRunArgs takes names, and a step has "
+        f"{sorted([*values, *predictions])}."
+    )

@@ -1,4 +1,4 @@
-"""Shard files on their way: written by each ps, fetched by a chief that cannot see them.
+"""Shard files on their way: written by each ps, fetched by whoever cannot see them.
 
 Whether a file system is shared is not configured: a shard file's directory carries the save's
 random id, so seeing the file is the proof.
@@ -11,13 +11,13 @@ import logging
 from collections.abc import Callable
 
 from psys.arrays import Array
-from psys.checkpoint.manifest import Manifest, checkpoint_dir, shard_file_name
+from psys.checkpoint.manifest import Manifest, checkpoint_dir, commit, shard_file_name
 from psys.checkpoint.shard_file import write_shard
 from psys.checkpoint.storage import FileStorage
-from psys.errors import CheckpointCorrupt, CheckpointNotFound
+from psys.errors import CheckpointCorrupt, CheckpointError, CheckpointNotFound, ClusterError
 from psys.ps.memory_shard import Snapshot
 from psys.ps.messages import ShardFile
-from psys.rpc.remote_catalog import read_shard_file
+from psys.rpc.remote_catalog import read_manifest, read_shard_file
 
 logger = logging.getLogger("psys")
 
@@ -52,6 +52,36 @@ def shard_writer(model_dir: str, shard_count: int) -> Callable[[Snapshot], Shard
         return ShardFile(name, info.bytes, info.sha256)
 
     return write
+
+
+def fetch_checkpoint(
+    storage: FileStorage,
+    global_step: int,
+    checkpoint_id: str,
+    addresses: tuple[str, ...],
+    token: str | None,
+) -> Manifest:
+    """Bring a checkpoint that the ps keep into ``storage``, shard files first; return it.
+
+    Raises:
+        CheckpointNotFound: if no ps keeps its manifest, or one has not its shard file.
+        CheckpointCorrupt: if what came does not match its hash.
+        ShardUnavailable: if a ps that is needed cannot be reached.
+    """
+    failure: Exception | None = None
+    for address in addresses:
+        try:
+            text = read_manifest(address, global_step, checkpoint_id, token)
+        except (CheckpointError, ClusterError) as error:
+            failure = error
+            continue
+        manifest = Manifest.from_json(text, f"the manifest from {address}")
+        fetch_missing(storage, manifest, addresses, token)
+        commit(storage, manifest)
+        return manifest
+    raise CheckpointNotFound(
+        f"No ps keeps the manifest of checkpoint {checkpoint_id} (step {global_step})."
+    ) from failure
 
 
 def fetch_missing(

@@ -117,5 +117,6 @@ class Trainer:
             NEW_NUMBER_LIMIT_SECS,
         )
         if directive.standing is not Standing.ADMITTED:
+            self._attendance.check()  # what the lead says tells more
             raise error
         logger.warning("%s Joining again; its last step is dropped.", error)

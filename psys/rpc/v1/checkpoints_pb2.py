@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpsys/rpc/v1/checkpoints.proto\x12\x0bpsys.rpc.v1\"U\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x13\n\x0bglobal_step\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\r\n\x05\x66inal\x18\x04 \x01(\x08\"\x18\n\x16ListCheckpointsRequest\"G\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.psys.rpc.v1.Checkpoint\"\x19\n\x17WatchCheckpointsRequest\"\xab\x01\n\x18WatchCheckpointsResponse\x12,\n\tcommitted\x18\x01 \x01(\x0b\x32\x17.psys.rpc.v1.CheckpointH\x00\x12*\n\x07verdict\x18\x02 \x01(\x0b\x32\x17.psys.rpc.v1.JobVerdictH\x00\x12,\n\nkeep_alive\x18\x03 \x01(\x0b\x32\x16.psys.rpc.v1.KeepAliveH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tKeepAlive\"z\n\nJobVerdict\x12\x10\n\x08\x66inished\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x13\n\x0bglobal_step\x18\x03 \x01(\x04\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\x12\x0e\n\x06\x65xport\x18\x05 \x01(\t\x12\x11\n\tevaluated\x18\x06 \x01(\x08\"g\n\x0fReadFileRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x13\n\x0bglobal_step\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\x99\x02\n\x0b\x43heckpoints\x12\\\n\x0fListCheckpoints\x12#.psys.rpc.v1.ListCheckpointsRequest\x1a$.psys.rpc.v1.ListCheckpointsResponse\x12\x61\n\x10WatchCheckpoints\x12$.psys.rpc.v1.WatchCheckpointsRequest\x1a%.psys.rpc.v1.WatchCheckpointsResponse0\x01\x12I\n\x08ReadFile\x12\x1c.psys.rpc.v1.ReadFileRequest\x1a\x1d.psys.rpc.v1.ReadFileResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpsys/rpc/v1/checkpoints.proto\x12\x0bpsys.rpc.v1\"U\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x13\n\x0bglobal_step\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\r\n\x05\x66inal\x18\x04 \x01(\x08\"\x18\n\x16ListCheckpointsRequest\"G\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.psys.rpc.v1.Checkpoint\"\x19\n\x17WatchCheckpointsRequest\"\xab\x01\n\x18WatchCheckpointsResponse\x12,\n\tcommitted\x18\x01 \x01(\x0b\x32\x17.psys.rpc.v1.CheckpointH\x00\x12*\n\x07verdict\x18\x02 \x01(\x0b\x32\x17.psys.rpc.v1.JobVerdictH\x00\x12,\n\nkeep_alive\x18\x03 \x01(\x0b\x32\x16.psys.rpc.v1.KeepAliveH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tKeepAlive\"z\n\nJobVerdict\x12\x10\n\x08\x66inished\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x13\n\x0bglobal_step\x18\x03 \x01(\x04\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\x12\x0e\n\x06\x65xport\x18\x05 \x01(\t\x12\x11\n\tevaluated\x18\x06 \x01(\x08\"g\n\x0fReadFileRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x13\n\x0bglobal_step\x18\x02 \x01(\x04\x12\x13\n\x0bshard_index\x18\x03 \x01(\r\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"A\n\x13ReadManifestRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x13\n\x0bglobal_step\x18\x02 \x01(\x04\"-\n\x14ReadManifestResponse\x12\x15\n\rmanifest_json\x18\x01 \x01(\t\"@\n\x13KeepManifestRequest\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x15\n\rmanifest_json\x18\x02 \x01(\t\"\x16\n\x14KeepManifestResponse\"Y\n\x17\x44\x65leteCheckpointRequest\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x13\n\x0bglobal_step\x18\x03 \x01(\x04\"\x1a\n\x18\x44\x65leteCheckpointResponse2\xa4\x04\n\x0b\x43heckpoints\x12\\\n\x0fListCheckpoints\x12#.psys.rpc.v1.ListCheckpointsRequest\x1a$.psys.rpc.v1.ListCheckpointsResponse\x12\x61\n\x10WatchCheckpoints\x12$.psys.rpc.v1.WatchCheckpointsRequest\x1a%.psys.rpc.v1.WatchCheckpointsResponse0\x01\x12I\n\x08ReadFile\x12\x1c.psys.rpc.v1.ReadFileRequest\x1a\x1d.psys.rpc.v1.ReadFileResponse0\x01\x12S\n\x0cReadManifest\x12 .psys.rpc.v1.ReadManifestRequest\x1a!.psys.rpc.v1.ReadManifestResponse\x12S\n\x0cKeepManifest\x12 .psys.rpc.v1.KeepManifestRequest\x1a!.psys.rpc.v1.KeepManifestResponse\x12_\n\x10\x44\x65leteCheckpoint\x12$.psys.rpc.v1.DeleteCheckpointRequest\x1a%.psys.rpc.v1.DeleteCheckpointResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +49,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READFILEREQUEST']._serialized_end=673
   _globals['_READFILERESPONSE']._serialized_start=675
   _globals['_READFILERESPONSE']._serialized_end=707
-  _globals['_CHECKPOINTS']._serialized_start=710
-  _globals['_CHECKPOINTS']._serialized_end=991
+  _globals['_READMANIFESTREQUEST']._serialized_start=709
+  _globals['_READMANIFESTREQUEST']._serialized_end=774
+  _globals['_READMANIFESTRESPONSE']._serialized_start=776
+  _globals['_READMANIFESTRESPONSE']._serialized_end=821
+  _globals['_KEEPMANIFESTREQUEST']._serialized_start=823
+  _globals['_KEEPMANIFESTREQUEST']._serialized_end=887
+  _globals['_KEEPMANIFESTRESPONSE']._serialized_start=889
+  _globals['_KEEPMANIFESTRESPONSE']._serialized_end=911
+  _globals['_DELETECHECKPOINTREQUEST']._serialized_start=913
+  _globals['_DELETECHECKPOINTREQUEST']._serialized_end=1002
+  _globals['_DELETECHECKPOINTRESPONSE']._serialized_start=1004
+  _globals['_DELETECHECKPOINTRESPONSE']._serialized_end=1030
+  _globals['_CHECKPOINTS']._serialized_start=1033
+  _globals['_CHECKPOINTS']._serialized_end=1581
 # @@protoc_insertion_point(module_scope)

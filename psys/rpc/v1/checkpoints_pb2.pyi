@@ -79,3 +79,43 @@ class ReadFileResponse(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class ReadManifestRequest(_message.Message):
+    __slots__ = ("checkpoint_id", "global_step")
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
+    checkpoint_id: str
+    global_step: int
+    def __init__(self, checkpoint_id: _Optional[str] = ..., global_step: _Optional[int] = ...) -> None: ...
+
+class ReadManifestResponse(_message.Message):
+    __slots__ = ("manifest_json",)
+    MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
+    manifest_json: str
+    def __init__(self, manifest_json: _Optional[str] = ...) -> None: ...
+
+class KeepManifestRequest(_message.Message):
+    __slots__ = ("generation", "manifest_json")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
+    generation: str
+    manifest_json: str
+    def __init__(self, generation: _Optional[str] = ..., manifest_json: _Optional[str] = ...) -> None: ...
+
+class KeepManifestResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeleteCheckpointRequest(_message.Message):
+    __slots__ = ("generation", "checkpoint_id", "global_step")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
+    generation: str
+    checkpoint_id: str
+    global_step: int
+    def __init__(self, generation: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., global_step: _Optional[int] = ...) -> None: ...
+
+class DeleteCheckpointResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

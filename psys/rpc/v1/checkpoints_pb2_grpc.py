@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CheckpointsStub(object):
-    """List and Watch are answered by the lead; ReadFile by the ps that wrote the file.
+    """List and Watch are answered by the lead; the others by each ps for the files it has.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,25 @@ class CheckpointsStub(object):
                 request_serializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadFileRequest.SerializeToString,
                 response_deserializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadFileResponse.FromString,
                 _registered_method=True)
+        self.ReadManifest = channel.unary_unary(
+                '/psys.rpc.v1.Checkpoints/ReadManifest',
+                request_serializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadManifestRequest.SerializeToString,
+                response_deserializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadManifestResponse.FromString,
+                _registered_method=True)
+        self.KeepManifest = channel.unary_unary(
+                '/psys.rpc.v1.Checkpoints/KeepManifest',
+                request_serializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.KeepManifestRequest.SerializeToString,
+                response_deserializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.KeepManifestResponse.FromString,
+                _registered_method=True)
+        self.DeleteCheckpoint = channel.unary_unary(
+                '/psys.rpc.v1.Checkpoints/DeleteCheckpoint',
+                request_serializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.DeleteCheckpointRequest.SerializeToString,
+                response_deserializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.DeleteCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class CheckpointsServicer(object):
-    """List and Watch are answered by the lead; ReadFile by the ps that wrote the file.
+    """List and Watch are answered by the lead; the others by each ps for the files it has.
     """
 
     def ListCheckpoints(self, request, context):
@@ -78,6 +93,27 @@ class CheckpointsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadManifest(self, request, context):
+        """The manifest a ps keeps beside its shard file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepManifest(self, request, context):
+        """From the chief: put a committed checkpoint's manifest beside the shard file of this ps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCheckpoint(self, request, context):
+        """From the chief: delete this ps's part of a checkpoint that is no longer kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CheckpointsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +132,21 @@ def add_CheckpointsServicer_to_server(servicer, server):
                     request_deserializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadFileRequest.FromString,
                     response_serializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadFileResponse.SerializeToString,
             ),
+            'ReadManifest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadManifest,
+                    request_deserializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadManifestRequest.FromString,
+                    response_serializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadManifestResponse.SerializeToString,
+            ),
+            'KeepManifest': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepManifest,
+                    request_deserializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.KeepManifestRequest.FromString,
+                    response_serializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.KeepManifestResponse.SerializeToString,
+            ),
+            'DeleteCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCheckpoint,
+                    request_deserializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.DeleteCheckpointRequest.FromString,
+                    response_serializer=psys_dot_rpc_dot_v1_dot_checkpoints__pb2.DeleteCheckpointResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'psys.rpc.v1.Checkpoints', rpc_method_handlers)
@@ -105,7 +156,7 @@ def add_CheckpointsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Checkpoints(object):
-    """List and Watch are answered by the lead; ReadFile by the ps that wrote the file.
+    """List and Watch are answered by the lead; the others by each ps for the files it has.
     """
 
     @staticmethod
@@ -179,6 +230,87 @@ class Checkpoints(object):
             '/psys.rpc.v1.Checkpoints/ReadFile',
             psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadFileRequest.SerializeToString,
             psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadManifest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/psys.rpc.v1.Checkpoints/ReadManifest',
+            psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadManifestRequest.SerializeToString,
+            psys_dot_rpc_dot_v1_dot_checkpoints__pb2.ReadManifestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepManifest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/psys.rpc.v1.Checkpoints/KeepManifest',
+            psys_dot_rpc_dot_v1_dot_checkpoints__pb2.KeepManifestRequest.SerializeToString,
+            psys_dot_rpc_dot_v1_dot_checkpoints__pb2.KeepManifestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/psys.rpc.v1.Checkpoints/DeleteCheckpoint',
+            psys_dot_rpc_dot_v1_dot_checkpoints__pb2.DeleteCheckpointRequest.SerializeToString,
+            psys_dot_rpc_dot_v1_dot_checkpoints__pb2.DeleteCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,7 +121,7 @@ class ShardFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class ShardFacts(_message.Message):
-    __slots__ = ("index", "phase", "generation", "refused", "held", "fences", "cut", "written", "file", "write_error")
+    __slots__ = ("index", "phase", "generation", "refused", "held", "fences", "cut", "written", "file", "write_error", "newest_checkpoint", "newest_step")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,8 @@ class ShardFacts(_message.Message):
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     WRITE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_STEP_FIELD_NUMBER: _ClassVar[int]
     index: int
     phase: ShardPhase
     generation: str
@@ -142,7 +144,9 @@ class ShardFacts(_message.Message):
     written: str
     file: ShardFile
     write_error: str
-    def __init__(self, index: _Optional[int] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., generation: _Optional[str] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., held: _Optional[str] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ..., cut: _Optional[str] = ..., written: _Optional[str] = ..., file: _Optional[_Union[ShardFile, _Mapping]] = ..., write_error: _Optional[str] = ...) -> None: ...
+    newest_checkpoint: str
+    newest_step: int
+    def __init__(self, index: _Optional[int] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., generation: _Optional[str] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., held: _Optional[str] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ..., cut: _Optional[str] = ..., written: _Optional[str] = ..., file: _Optional[_Union[ShardFile, _Mapping]] = ..., write_error: _Optional[str] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ...) -> None: ...
 
 class ChiefFacts(_message.Message):
     __slots__ = ("max_steps", "loaded", "loaded_step", "save_request", "stop_reason", "committed", "evaluator_expected", "conclusion")
@@ -245,7 +249,7 @@ class SaveResult(_message.Message):
     def __init__(self, request: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., generation: _Optional[str] = ..., global_step: _Optional[int] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ShardFile, _Mapping]]] = ..., torn: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class ChiefOrders(_message.Message):
-    __slots__ = ("initialize", "lost_step", "saved", "completed", "evaluator", "evaluator_seen", "export", "pins")
+    __slots__ = ("initialize", "lost_step", "saved", "completed", "evaluator", "evaluator_seen", "export", "pins", "newest_checkpoint", "newest_step")
     INITIALIZE_FIELD_NUMBER: _ClassVar[int]
     LOST_STEP_FIELD_NUMBER: _ClassVar[int]
     SAVED_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +258,8 @@ class ChiefOrders(_message.Message):
     EVALUATOR_SEEN_FIELD_NUMBER: _ClassVar[int]
     EXPORT_FIELD_NUMBER: _ClassVar[int]
     PINS_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_STEP_FIELD_NUMBER: _ClassVar[int]
     initialize: str
     lost_step: int
     saved: SaveResult
@@ -262,7 +268,9 @@ class ChiefOrders(_message.Message):
     evaluator_seen: bool
     export: str
     pins: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, initialize: _Optional[str] = ..., lost_step: _Optional[int] = ..., saved: _Optional[_Union[SaveResult, _Mapping]] = ..., completed: _Optional[_Iterable[str]] = ..., evaluator: _Optional[str] = ..., evaluator_seen: bool = ..., export: _Optional[str] = ..., pins: _Optional[_Iterable[str]] = ...) -> None: ...
+    newest_checkpoint: str
+    newest_step: int
+    def __init__(self, initialize: _Optional[str] = ..., lost_step: _Optional[int] = ..., saved: _Optional[_Union[SaveResult, _Mapping]] = ..., completed: _Optional[_Iterable[str]] = ..., evaluator: _Optional[str] = ..., evaluator_seen: bool = ..., export: _Optional[str] = ..., pins: _Optional[_Iterable[str]] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ...) -> None: ...
 
 class Directive(_message.Message):
     __slots__ = ("revision", "lead", "standing", "member", "generation", "job", "waiting_for", "global_step", "live_trainers", "shard", "chief", "verdict")

@@ -1,0 +1,160 @@
+"""The program that the integration tests run in every role.
+
+Its model is made so that any lost, repeated or torn step shows in the final checkpoint: every
+gradient is −1, so an Adagrad accumulator counts how often its row was trained on. Each trainer
+prints ``STEP <global step>`` for each of its steps, and holds where it is told to.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import psys as tf
+
+ROWS, BATCH, WIDTH = 512, 4, 2
+
+
+def main() -> None:
+    options = parse()
+    config = tf.estimator.RunConfig(
+        model_dir=options.model_dir,
+        tf_random_seed=1,
+        save_checkpoints_steps=options.save_steps,
+        keep_checkpoint_max=options.keep_max,
+        recover_secs=options.recover_secs,
+        start_timeout_secs=options.start_timeout_secs,
+        linger_secs=options.linger_secs,
+        evaluator_expected=True if options.expect_evaluator else None,
+    )
+    print(f"PID {os.getpid()}")
+    tf.estimator.train_and_evaluate(
+        make_estimator(options, config),
+        tf.estimator.TrainSpec(
+            lambda input_context: train_batches(options, input_context),
+            max_steps=options.max_steps or None,
+            hooks=[StepPrinter(options)],
+        ),
+        tf.estimator.EvalSpec(
+            lambda: eval_batches(options),
+            steps=None,
+            start_delay_secs=0,
+            throttle_secs=0,
+            exporters=tf.estimator.FinalExporter("final"),
+        ),
+    )
+    print("DONE")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model_dir", required=True)
+    parser.add_argument("--max_steps", type=int, default=0)
+    parser.add_argument("--batches", type=int, default=0, help="of each trainer; 0: no end")
+    parser.add_argument("--save_steps", type=int, default=25)
+    parser.add_argument("--keep_max", type=int, default=0)
+    parser.add_argument("--recover_secs", type=float, default=60)
+    parser.add_argument("--start_timeout_secs", type=float, default=60)
+    parser.add_argument("--linger_secs", type=float, default=20)
+    parser.add_argument("--expect_evaluator", action="store_true")
+    parser.add_argument("--hold", action="append", default=[], help="BATCH:FILE to wait for")
+    parser.add_argument("--hold_eval", default="", help="a file to wait for before evaluating")
+    parser.add_argument("--hold_model", default="", help="a file to wait for before building")
+    parser.add_argument("--fail", default="", help="where to raise an exception")
+    parser.add_argument("--model", default="counting", choices=("counting", "other", "canned"))
+    return parser.parse_args()
+
+
+def make_estimator(options: argparse.Namespace, config: Any) -> Any:
+    if options.model == "canned":
+        return tf.estimator.DNNClassifier(
+            hidden_units=[4],
+            feature_columns=[tf.feature_column.numeric_column("x", shape=(3,))],
+            n_classes=3,
+            config=config,
+        )
+    return tf.estimator.Estimator(
+        counting_model, config=config, params={"fail": options.fail, "options": options}
+    )
+
+
+def counting_model(features: Any, labels: Any, mode: str, params: Any) -> Any:
+    options = params["options"]
+    if mode == tf.estimator.ModeKeys.TRAIN and options.hold_model:
+        wait_for_file(options.hold_model, "model")
+    if options.fail == "model_fn":
+        raise ValueError("the model is broken")
+    weights = tf.get_variable("weights", (8, 3 if options.model == "counting" else 4))
+    column = tf.feature_column.categorical_column_with_identity("id", ROWS)
+    rows = tf.feature_column.input_layer(
+        features, [tf.feature_column.embedding_column(column, WIDTH, combiner="sum")]
+    )
+    loss = -(weights.sum() + rows.sum())
+    if options.fail == "nan_loss":
+        loss = loss * np.float32("nan")
+    if mode == tf.estimator.ModeKeys.TRAIN:
+        optimizer = tf.train.AdagradOptimizer(0.1)
+        return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=optimizer.minimize(loss))
+    return tf.estimator.EstimatorSpec(
+        mode,
+        loss=loss,
+        predictions={"sum": rows},
+        eval_metric_ops={"weight": tf.metrics.mean(np.asarray(weights))},
+    )
+
+
+def train_batches(options: argparse.Namespace, context: Any) -> Iterator[tuple[Any, Any]]:
+    if options.fail == "input_fn":
+        raise RuntimeError("the input is broken")
+    if options.fail == "missing_file":
+        open("/nowhere/train.csv").close()
+    holds = dict(hold.split(":", 1) for hold in options.hold)
+    number = 0
+    while not options.batches or number < options.batches:
+        if str(number) in holds:
+            wait_for_file(holds[str(number)], f"batch {number}")
+        # Trainers take different rows as long as their input is finite and fits.
+        first = (context.input_pipeline_id * options.batches + number) * BATCH
+        yield one_batch(options, (first + np.arange(BATCH)) % ROWS)
+        number += 1
+
+
+def eval_batches(options: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
+    if options.hold_eval:
+        wait_for_file(options.hold_eval, "evaluation")
+    if options.fail == "eval_input_fn":
+        raise RuntimeError("the evaluation input is broken")
+    for start in range(0, 32, BATCH):
+        yield one_batch(options, np.arange(start, start + BATCH))
+
+
+def one_batch(options: argparse.Namespace, ids: Any) -> tuple[Any, Any]:
+    if options.model != "canned":
+        return {"id": ids}, None
+    features = {"y" if options.fail == "features" else "x": np.ones((len(ids), 3), np.float32)}
+    return features, np.full(len(ids), 3 if options.fail == "labels" else 1)
+
+
+def wait_for_file(path: str, what: str) -> None:
+    print(f"HOLDING {what}")
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
+class StepPrinter(tf.train.SessionRunHook):
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._fail = options.fail
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        print(f"STEP {run_values.global_step}")
+        if self._fail == "hook" and run_values.global_step >= 5:
+            raise RuntimeError("the hook is broken")
+        if self._fail == "stop" and run_values.global_step >= 5:
+            run_context.request_stop("seen enough")
+
+
+if __name__ == "__main__":
+    main()

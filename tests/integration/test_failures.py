@@ -1,0 +1,228 @@
+"""An exception in any role, and input that cannot be used: everyone ends, and says why."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cluster import PROGRAM, Cluster, failed, finished
+
+MakeCluster = Callable[..., Cluster]
+
+# Which role raises, where, and what every role then says.
+EXCEPTIONS = {
+    "input_fn of a worker": ("worker:0", "input_fn", "worker:0: RuntimeError: the input is broken"),
+    "input_fn of the chief": ("chief:0", "input_fn", "chief: RuntimeError: the input is broken"),
+    "model_fn of the chief": ("chief:0", "model_fn", "chief: ValueError: the model is broken"),
+    "input_fn of the evaluator": (
+        "evaluator:0",
+        "eval_input_fn",
+        "evaluator: RuntimeError: the evaluation input is broken",
+    ),
+    "hook of a worker": ("worker:0", "hook", "worker:0: RuntimeError: the hook is broken"),
+    "hook of the chief": ("chief:0", "hook", "chief: RuntimeError: the hook is broken"),
+    "loss of a worker": ("worker:0", "nan_loss", "worker:0: NanLossDuringTrainingError: NaN loss"),
+    "file of the chief": ("chief:0", "missing_file", r"FileNotFoundError: .*/nowhere/train\.csv"),
+}
+
+
+@pytest.mark.parametrize(("task", "where", "reason"), EXCEPTIONS.values(), ids=EXCEPTIONS)
+def test_an_exception_in_one_role_ends_every_role_with_its_reason(
+    make_cluster: MakeCluster, task: str, where: str, reason: str
+) -> None:
+    cluster = make_cluster(ps=2, evaluator=True, arguments=["--max_steps", 100_000])
+    roles = cluster.start_all(but=[task])
+    culprit = cluster.start(task, "--fail", where)
+    failed(f"psys: FAILED reason=.*{reason}", *roles.values())
+    failed(reason.split(": ", 1)[-1], culprit)
+    assert cluster.verdict["verdict"] == "FAILED"
+    assert re.search(reason, cluster.verdict["reason"])
+
+
+def test_a_chief_that_hosts_the_model_and_fails_tells_the_others(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(ps=0, evaluator=True, arguments=["--max_steps", 100_000])
+    worker, evaluator = cluster.start("worker"), cluster.start("evaluator")
+    chief = cluster.start("chief", "--fail", "hook")
+    failed("psys: FAILED reason=chief: RuntimeError: the hook is broken", worker, evaluator)
+    failed("RuntimeError: the hook is broken", chief)
+
+
+def test_psys_run_ends_with_the_reason(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "psys", "run", "--evaluator", "--log-dir", tmp_path / "logs"]
+    program = [PROGRAM, "--model_dir", tmp_path / "model", "--fail", "input_fn"]
+    done = subprocess.run([*command, *program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    last = done.stdout.splitlines()[-1]
+    # Both trainers fail, and whichever the lead hears first gives the reason.
+    assert re.fullmatch(
+        r"psys: FAILED reason=(chief|worker:0): RuntimeError: the input is broken", last
+    )
+    assert json.loads((tmp_path / "model" / "verdict.json").read_text())["verdict"] == "FAILED"
+
+
+CANNED = {
+    "features": r"'x'",
+    "labels": r"(?i)label.*3",
+}
+
+
+@pytest.mark.parametrize(("what", "reason"), CANNED.items(), ids=CANNED)
+def test_data_that_does_not_fit_a_canned_model_is_named(
+    make_cluster: MakeCluster, what: str, reason: str
+) -> None:
+    cluster = make_cluster(
+        ps=1, evaluator=True, arguments=["--model", "canned", "--fail", what, "--max_steps", 100]
+    )
+    failed(reason, *cluster.start_all().values())
+    assert cluster.verdict["verdict"] == "FAILED"
+
+
+def test_a_model_dir_that_cannot_be_written_is_named(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    cluster = make_cluster(ps=1, evaluator=True, arguments=["--max_steps", 100])
+    cluster.model_dir = tmp_path / "file" / "model"
+    failed(f"{tmp_path}/file", *cluster.start_all().values())
+
+
+def test_a_bad_tf_config_is_one_clear_line(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(arguments=["--max_steps", 100])
+    config = {"cluster": {"chef": ["h:1"]}, "task": {"type": "chief", "index": 0}}
+    failed(
+        r"ConfigError: TF_CONFIG cluster: unknown task type 'chef' \(did you mean 'chief'\?\)",
+        cluster.start("chief", tf_config=json.dumps(config)),
+    )
+    failed("ConfigError: TF_CONFIG must be a JSON object", cluster.start("c", tf_config="{chief"))
+
+
+def test_a_port_in_use_is_named_and_ends_the_job(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(ps=2, evaluator=True, arguments=["--max_steps", 100])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        cluster.addresses["ps"][1] = address
+        failed(f"Cannot listen on {address}", *cluster.start_all().values())
+    assert cluster.verdict["verdict"] == "FAILED"
+
+
+def test_the_port_of_the_lead_in_use_ends_everyone_at_the_start_timeout(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(ps=1, arguments=["--max_steps", 100, "--start_timeout_secs", 2])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        cluster.addresses["ps"][0] = address
+        roles = cluster.start_all()
+        failed(f"Cannot listen on {address}", roles.pop("ps:0"))
+        failed("The lead was out of reach for 2 s", *roles.values())
+
+
+def test_a_second_process_of_one_ps_is_refused_and_the_job_goes_on(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = tmp_path / "gate"
+    cluster = make_cluster(ps=2, arguments=["--max_steps", 60, "--hold", f"10:{opened}"])
+    roles = cluster.start_all()
+    roles["chief:0"].saw("HOLDING")
+    for task in ("ps:0", "ps:1"):
+        failed("Cannot listen on", cluster.start(task))
+    opened.touch()
+    finished(*roles.values())
+
+
+def test_a_worker_with_the_ps_in_another_order_is_refused(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = tmp_path / "gate"
+    cluster = make_cluster(
+        ps=2, arguments=["--max_steps", 60, "--hold", f"10:{opened}", "--linger_secs", 1]
+    )
+    roles = cluster.start_all(but=["worker:0"])
+    roles["chief:0"].saw("HOLDING")
+    ps = cluster.addresses["ps"]
+    # ps 1 under number 0: it leads nothing, and must not be taken for the lead.
+    other = {**cluster.addresses, "ps": [ps[0], "127.0.0.1:1"]}
+    config = {"cluster": other, "task": {"type": "worker", "index": 0}}
+    stranger = cluster.start("worker", tf_config=config)
+    failed("ConfigError: worker:0 has another list of ps than the lead", stranger)
+    opened.touch()
+    finished(*roles.values())
+
+
+def test_a_worker_with_other_variables_is_refused(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = tmp_path / "gate"
+    cluster = make_cluster(
+        ps=2, arguments=["--max_steps", 60, "--hold", f"10:{opened}", "--linger_secs", 1]
+    )
+    roles = cluster.start_all(but=["worker:0"])
+    roles["chief:0"].saw("HOLDING")
+    stranger = cluster.start("worker", "--model", "other")
+    failed("ConfigError: worker:0 builds other variables than the chief", stranger)
+    assert "could not be told" not in stranger.output
+    opened.touch()
+    finished(*roles.values())
+
+
+@pytest.mark.parametrize("absent", ["ps:1", "chief:0"])
+def test_a_role_that_never_starts_is_named(make_cluster: MakeCluster, absent: str) -> None:
+    cluster = make_cluster(
+        ps=2,
+        evaluator=True,
+        arguments=["--max_steps", 60, "--start_timeout_secs", 2, "--linger_secs", 1],
+    )
+    roles = cluster.start_all(but=[absent])
+    name = absent.removesuffix(":0")
+    failed(f"psys: FAILED reason={name} did not start within 2 s", *roles.values())
+
+
+def test_a_worker_with_finite_input_that_never_starts_is_named(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(
+        ps=1,
+        arguments=[*"--max_steps 0 --batches 10 --start_timeout_secs 2 --linger_secs 1".split()],
+    )
+    roles = cluster.start_all(but=["worker:0"])
+    reason = "worker:0 did not start within 2 s; its input was not trained on"
+    failed(f"psys: FAILED reason={reason}", *roles.values())
+
+
+def test_an_evaluator_that_never_starts_fails_the_job_with_the_checkpoint_named(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(
+        ps=1,
+        evaluator=True,
+        arguments=["--max_steps", 30, "--start_timeout_secs", 2, "--linger_secs", 1],
+    )
+    roles = cluster.start_all(but=["evaluator:0"])
+    failed("final checkpoint is saved .*model-0000000030-.* absent for 2 s", *roles.values())
+
+
+def test_a_program_that_calls_exit_in_the_middle_fails_the_job(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
+        "import program_of_tests as program\n"
+        "program.counting_model = lambda features, labels, mode, params: sys.exit('no licence')\n"
+        "program.main()\n"
+    )
+    (tmp_path / "program_of_tests.py").write_text(PROGRAM.read_text())
+    cluster = make_cluster(ps=1, arguments=["--max_steps", 100])
+    ps, chief = cluster.start("ps"), cluster.start("chief")
+    worker = cluster.start("worker", program=program)
+    failed("reason=worker:0: the program ended itself with 'no licence'", ps, chief)
+    failed("no licence", worker)
