@@ -1,7 +1,7 @@
 """psys: a gRPC parameter-server system with the tf.estimator API.
 
 ``import psys as tf`` runs a tf.estimator program that uses canned models. The public names are
-those reachable from here; where each lives: docs/api.md.
+those reachable from here; where each lives: docs/reference/api.md.
 """
 
 from importlib.metadata import version as _version

@@ -23,7 +23,7 @@ from psys.errors import ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.metrics import Metric
 from psys.summary.writer import SummaryWriter
-from psys.train.hooks import SessionRunContext, SessionRunHook, SessionRunValues
+from psys.train.hooks import SessionRunContext, SessionRunHook, SessionRunValues, with_results
 from psys.train.input_pipeline import Batch
 
 logger = logging.getLogger("psys")
@@ -74,14 +74,13 @@ class _Loop:
                 spec, begun = self.run(batch), True
                 self._begin(spec)
             context = SessionRunContext(None)
-            for hook in self._hooks:
-                hook.before_run(context)
+            wanted = [hook.before_run(context) for hook in self._hooks]
             spec = spec or self.run(batch)
             yield spec
             loss = None if spec.loss is None else float(np.reshape(untraced(spec.loss), ()))
             values = SessionRunValues(None, loss, self._reader.global_step, batch.size)
-            for hook in self._hooks:
-                hook.after_run(context, values)
+            for hook, arguments in zip(self._hooks, wanted, strict=True):
+                hook.after_run(context, with_results(values, arguments, spec.predictions))
             if context.stop_requested or self._stopping:
                 break
         if begun:

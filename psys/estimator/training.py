@@ -18,6 +18,7 @@ from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.parameters import Parameters
 from psys.ps.messages import CheckpointEntry, ChiefFacts, JobPhase, TaskPhase
+from psys.ps.roster import LEASE_SECS
 from psys.summary.writer import SummaryWriter
 from psys.train.builtin_hooks import (
     CheckpointSaverHook,
@@ -112,7 +113,9 @@ class TrainingRun:
         model, built = build(self._call_model, first.features, first.labels, seed)
         first.prepare(model.prefetches)
         pipeline.prefetches = model.prefetches
-        parameters = Parameters(model.specs, self._membership.shards(), config.recover_secs)
+        # Longer than the lead waits for a ps: it is the lead that says how that wait ends.
+        retry_secs = config.recover_secs + LEASE_SECS
+        parameters = Parameters(model.specs, self._membership.shards(), retry_secs)
         self._parameters = parameters
         if self._membership.is_chief:
             logger.info("The model has %s.", model.describe())
@@ -128,6 +131,8 @@ class TrainingRun:
         own_seed = seed + arguments.input_context.input_pipeline_id
         session = Session(model, self._call_model, trainer, pipeline, self._hooks, own_seed)
         self._session = session
+        if self.control is not None:
+            self.control.reached = lambda: session.global_step
         result = session.run(first)
         if not result.steps:
             logger.warning("Training made no steps: %s.", result.reason)

@@ -444,14 +444,13 @@ class Lead:
             return replace(base, standing=Standing.REJECTED, waiting_for=self._rejected[instance])
         member = self.roster.members.get(task)
         if member is None or member.instance != instance:
-            twin = self.roster.twins.get(task)
-            if twin is not None and twin.instance == instance[1]:
-                return replace(
-                    base,
-                    standing=Standing.WAITING,
-                    waiting_for=f"the other {task} to leave or be lost",
-                )
-            return replace(base, standing=Standing.REPLACED)
+            if instance in self.roster.replaced:
+                return replace(base, standing=Standing.REPLACED)
+            return replace(
+                base,
+                standing=Standing.WAITING,
+                waiting_for=f"the other {task} to leave or be lost",
+            )
         # A trainer whose variables are not known yet may turn out not to belong here.
         unknown = task in self.job.trainers and not member.report.model_digest
         if unknown and self._chief_digest():

@@ -56,6 +56,14 @@ class Member:
         return self.live and self.report.phase not in _ENDED
 
 
+@dataclass
+class Twin:
+    """A process that waits for the place of a live one of the same name."""
+
+    report: Report
+    lease_until_secs: float
+
+
 class Roster:
     """Members by task, and the processes that wait for a place.
 
@@ -64,8 +72,9 @@ class Roster:
 
     def __init__(self) -> None:
         self.members: dict[TaskName, Member] = {}
-        self.twins: dict[TaskName, Report] = {}
-        """The last report of a process that waits for a live one's place."""
+        self.twins: dict[Instance, Twin] = {}
+        self.replaced: set[Instance] = set()
+        """Processes that had a place once; another has it now."""
         self.seen: set[TaskName] = set()
         self._last_number = 0
         self._last_now: float | None = None
@@ -91,30 +100,44 @@ class Roster:
             member.lease_until_secs = now + LEASE_SECS
             return member
         if member is not None and 0 < report.member < member.number:
-            return None  # it had the place once, was lost, and another has it now
-        if member is not None and member.live and not member.report.heard_verdict:
-            self.twins[report.task] = report
+            self.replaced.add(instance)  # a lead before this one gave it the place
+        if instance in self.replaced:
             return None
+        if self._is_taken(report.task):
+            self.twins[instance] = Twin(report, now + LEASE_SECS)
+            return None
+        return self._admit(report, now)
+
+    def _is_taken(self, task: TaskName) -> bool:
+        member = self.members.get(task)
+        return member is not None and member.live and not member.report.heard_verdict
+
+    def _admit(self, report: Report, now: float) -> Member:
+        instance = (report.task, report.instance)
+        if report.task in self.members:
+            self.replaced.add(self.members[report.task].instance)
         self._last_number = max(self._last_number, report.member)
         member = Member(instance, self.next_number(), report, now + LEASE_SECS)
         self.members[report.task] = member
         self.seen.add(report.task)
-        self.twins.pop(report.task, None)
+        self.twins.pop(instance, None)
         return member
 
     def admit_twins(self, now: float) -> None:
-        """Give waiting processes the places that became free."""
-        for report in list(self.twins.values()):
-            self.hear(report, now)
+        """Give places that became free to those who wait for them, the latest comer first."""
+        for instance, twin in reversed(list(self.twins.items())):
+            if twin.lease_until_secs <= now:
+                del self.twins[instance]
+            elif not self._is_taken(instance[0]):
+                self._admit(twin.report, now)
 
     def stream_broken(self, instance: Instance, now: float) -> None:
         """Shorten the lease of a process whose stream broke."""
+        until = now + BROKEN_STREAM_LEASE_SECS
         member = self.members.get(instance[0])
         if member is not None and member.instance == instance:
-            member.lease_until_secs = min(member.lease_until_secs, now + BROKEN_STREAM_LEASE_SECS)
-        twin = self.twins.get(instance[0])
-        if twin is not None and twin.instance == instance[1]:
-            del self.twins[instance[0]]
+            member.lease_until_secs = min(member.lease_until_secs, until)
+        self.twins.pop(instance, None)
 
     def proved_alive(self, task: TaskName, number: int, now: float) -> None:
         """Note that a member took a step just now, whatever became of its control stream."""
@@ -131,8 +154,9 @@ class Roster:
         last, self._last_now = self._last_now, now
         if last is None or now - last <= LEASE_SECS / 3:
             return False
-        for member in self.members.values():
-            member.lease_until_secs = max(member.lease_until_secs, now + LEASE_SECS)
+        leases: list[Member | Twin] = [*self.members.values(), *self.twins.values()]
+        for one in leases:
+            one.lease_until_secs = max(one.lease_until_secs, now + LEASE_SECS)
         return True
 
     def expire(self, now: float) -> list[Member]:

@@ -23,10 +23,12 @@ from psys.roles.checkpoint_feed import CheckpointFeed
 from psys.roles.evaluating import Evaluated, evaluate_and_export
 from psys.roles.role import (
     SIGTERM_EXIT_CODE,
+    JobOver,
     heard_verdict,
     member_of,
     on_sigterm,
     settings_of,
+    verdict_before,
 )
 from psys.train.membership import Membership
 from psys.train.shard_files import fetch_checkpoint
@@ -65,6 +67,7 @@ class _Evaluator:
         max_steps: int | None,
     ) -> None:
         settings = membership.settings
+        self._membership = membership
         assert membership.attendance is not None
         self._attendance = membership.attendance
         self._estimator = estimator
@@ -108,6 +111,8 @@ class _Evaluator:
                 self._take(event)
             elif self._over():
                 return
+            else:
+                self._end_if_late()
 
     def _take(self, entry: CheckpointEntry) -> None:
         """Let a checkpoint wait; the newest and the final one go first."""
@@ -210,6 +215,23 @@ class _Evaluator:
         if silent >= limit:
             raise ClusterError(f"Neither the lead nor a new checkpoint was seen for {limit:.0f} s.")
         return False
+
+    def _end_if_late(self) -> None:
+        """End where the job was over before; what it left unevaluated is evaluated first.
+
+        Raises:
+            JobOver: then.
+        """
+        secs = self._attendance.unreachable_secs
+        verdict = verdict_before(self._membership, self._max_steps, secs)
+        if verdict is None:
+            return
+        waiting = self._pending
+        if waiting is None:
+            raise JobOver(verdict)
+        if _name(waiting) == os.path.basename(verdict.checkpoint):
+            self._pending = replace(waiting, final=True)
+        self._not_before = time.monotonic()
 
     def _end(self, verdict: Verdict) -> None:
         if not verdict.finished:

@@ -19,14 +19,14 @@ from psys.roles.role import (
     SIGTERM_EXIT_CODE,
     JobOver,
     await_verdict,
+    end_if_over,
+    finished_before,
     heard_verdict,
     member_of,
     on_sigterm,
     settings_of,
-    watch_for_the_end,
 )
 from psys.train.membership import Membership
-from psys.train.verdict import read_verdict
 
 logger = logging.getLogger("psys")
 
@@ -41,19 +41,17 @@ def run(config: RunConfig, max_steps: int | None) -> None:
         SystemExit: 1 if the job failed, 143 after SIGTERM.
         ConfigError: if the address cannot be bound.
     """
-    with member_of(settings_of(config)) as membership:
-        leaving = threading.Event()
+    leaving = threading.Event()
+    with on_sigterm(leaving.set), member_of(settings_of(config)) as membership:
         logger.info(
             "%s listens on %s.",
             membership.settings.task,
             membership.settings.shard_addresses[membership.settings.hosts or 0],
         )
-        with on_sigterm(leaving.set):
-            if membership.attendance is None:
-                _lead(membership, leaving, max_steps)
-            else:
-                watch_for_the_end(membership, max_steps)
-                _follow(membership, leaving)
+        if membership.attendance is None:
+            _lead(membership, leaving, max_steps)
+        else:
+            _follow(membership, leaving, max_steps)
 
 
 def _lead(membership: Membership, leaving: threading.Event, max_steps: int | None) -> None:
@@ -65,9 +63,9 @@ def _lead(membership: Membership, leaving: threading.Event, max_steps: int | Non
         if leaving.is_set():
             _leave(host)
         if time.monotonic() - begun > LATECOMER_SECS and not host.read_lead(_chief_seen):
-            old = read_verdict(membership.settings.model_dir)
-            if old is not None and old.finished and (max_steps or 0) <= old.global_step:
-                raise JobOver(f"Nothing to do: the job finished at step {old.global_step}.")
+            old = finished_before(membership.settings.model_dir, max_steps)
+            if old is not None:
+                raise JobOver(old)
     host.wait_may_leave()
     if not verdict.finished:
         raise JobFailed(verdict.reason)
@@ -91,7 +89,7 @@ def _leave(host: NodeHost) -> None:
     raise SystemExit(SIGTERM_EXIT_CODE)
 
 
-def _follow(membership: Membership, leaving: threading.Event) -> None:
+def _follow(membership: Membership, leaving: threading.Event, max_steps: int | None) -> None:
     """Be another ps: do what the lead orders until it tells the verdict."""
     host, attendance = membership.host, membership.attendance
     assert host is not None
@@ -104,6 +102,12 @@ def _follow(membership: Membership, leaving: threading.Event) -> None:
     def tell(facts: ShardFacts) -> None:
         attendance.update(shard=facts)
 
+    def look(unreachable_secs: float) -> None:
+        if leaving.is_set():
+            raise SystemExit(SIGTERM_EXIT_CODE)
+        end_if_over(membership, max_steps, unreachable_secs)
+
+    attendance.out_of_reach = look
     attendance.listen(obey)
     host.listen_to_facts(tell)
     attendance.begin()

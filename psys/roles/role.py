@@ -31,6 +31,12 @@ SIGTERM_EXIT_CODE = 143
 class JobOver(Exception):
     """The job finished before this task came."""
 
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(
+            f"Nothing to do: the job finished at step {verdict.global_step} "
+            f"({verdict.checkpoint})."
+        )
+
 
 def settings_of(config: RunConfig) -> Settings:
     """Return what TF_CONFIG and the RunConfig say of this task."""
@@ -182,23 +188,37 @@ def watch_for_the_end(membership: Membership, max_steps: int | None) -> None:
     """Let a latecomer notice, while it waits for a lead, that the job is over."""
     attendance = membership.attendance
     assert attendance is not None
+
     attendance.out_of_reach = lambda secs: end_if_over(membership, max_steps, secs)
 
 
 def end_if_over(membership: Membership, max_steps: int | None, unreachable_secs: float) -> None:
-    """Raise JobOver if verdict.json says that the job finished before this task came.
+    """Raise JobOver if the job was over before this task came; see ``verdict_before``."""
+    verdict = verdict_before(membership, max_steps, unreachable_secs)
+    if verdict is not None:
+        raise JobOver(verdict)
+
+
+def verdict_before(
+    membership: Membership, max_steps: int | None, unreachable_secs: float
+) -> Verdict | None:
+    """Return the FINISHED verdict of a job that was over before this task came.
 
     Nobody obeys the file while the lead can be reached, or where there is work left to do.
     """
     attendance = membership.attendance
     assert attendance is not None
     if unreachable_secs < LATECOMER_SECS or attendance.directive.revision >= 0:
-        return
-    verdict = read_verdict(membership.settings.model_dir)
-    if verdict is not None and verdict.finished and (max_steps or 0) <= verdict.global_step:
-        raise JobOver(
-            f"Nothing to do: the job finished at step {verdict.global_step} ({verdict.checkpoint})."
-        )
+        return None
+    return finished_before(membership.settings.model_dir, max_steps)
+
+
+def finished_before(model_dir: str, max_steps: int | None) -> Verdict | None:
+    """Return the verdict below ``model_dir`` if it is FINISHED with nothing left to do."""
+    verdict = read_verdict(model_dir)
+    if verdict is None or not verdict.finished or (max_steps or 0) > verdict.global_step:
+        return None
+    return verdict
 
 
 @contextmanager

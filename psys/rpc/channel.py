@@ -8,7 +8,11 @@ import grpc
 
 TOKEN_KEY = "psys-job-token"
 
+MESSAGE_LIMIT_BYTES = 32 << 20
+"""Frames are of 1 MiB; the headers and manifests of models with very many variables are larger."""
+
 OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
     # Peers of a cluster are never behind the user's web proxy.
     ("grpc.enable_http_proxy", 0),
     # The defaults back off to minutes; a restarted ps must be found again at once.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import logging
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,13 +16,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from psys.checkpoint.storage import Storage
 from psys.errors import ConfigError
 from psys.host import NodeHost
-from psys.rpc.channel import TOKEN_KEY
+from psys.rpc.channel import MESSAGE_LIMIT_BYTES, TOKEN_KEY
 from psys.rpc.servicers import CheckpointsServicer, ClusterServicer, add_shard_services
 from psys.rpc.v1 import checkpoints_pb2_grpc, cluster_pb2_grpc
 
 logger = logging.getLogger("psys")
 
 OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
     # Otherwise two ps on one port both start and share the calls between them.
     ("grpc.so_reuseport", 0),
     # Clients ping every 10 s (rpc/channel.py); a stricter minimum here would cut them off.
@@ -109,15 +112,11 @@ class Server:
             cluster_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(host), self._server)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        _check_free(address)
         try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise ConfigError(
-                f"Cannot listen on {address} (TF_CONFIG): the port is in use, or the host is not "
-                "this machine. Stop what uses it, or give this task another address."
-            )
+            self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConfigError(f"Cannot listen on {address} (TF_CONFIG): {error}.") from error
         self._server.start()
         self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         if token is None and not _is_loopback(address):
@@ -130,6 +129,31 @@ class Server:
         """Stop serving; calls under way have ``grace_secs`` to end."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_secs).wait()
+
+
+def _check_free(address: str) -> None:
+    """Try to bind an address, to say what is wrong in one line: gRPC would add its own.
+
+    Raises:
+        ConfigError: if it cannot be bound.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            # Two may bind a port that only one can listen on.
+            probe.listen()
+    except OSError as error:
+        advice = (
+            "Stop what uses it, or give this task another port."
+            if error.errno == errno.EADDRINUSE
+            else "Is it this machine's name or address, and a port it may use?"
+        )
+        reason = (error.strerror or str(error)).rstrip(".")
+        raise ConfigError(f"Cannot listen on {address} (TF_CONFIG): {reason}. {advice}") from error
 
 
 def _is_loopback(address: str) -> bool:

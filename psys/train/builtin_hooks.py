@@ -79,8 +79,8 @@ class SecondOrStepTimer:
 class CheckpointSaverHook(SessionRunHook):
     """Saves when the model is created, then every so often, and the last, with listeners told.
 
-    Without listeners a save goes on while training does; with them it is waited for, because
-    a listener may read the checkpoint.
+    Without listeners a save goes on while training does, until the next is due; with them it
+    is waited for, because a listener may read the checkpoint.
     """
 
     def __init__(
@@ -123,8 +123,9 @@ class CheckpointSaverHook(SessionRunHook):
         if self._pending and self._control.saved(self._pending):
             self._pending = 0
         step = run_values.global_step
-        if not self._pending and self._timer.should_trigger_for_step(step):
+        if self._timer.should_trigger_for_step(step):
             self._timer.update_last_triggered_step(step)
+            self._wait()
             if self._save(run_context.session, step):
                 run_context.request_stop("a checkpoint listener asked to stop")
 
@@ -137,6 +138,12 @@ class CheckpointSaverHook(SessionRunHook):
         entry = self._control.wait_saved(self._pending)
         self._pending = 0
         return self._tell_saved(session, entry.global_step)
+
+    def _wait(self) -> None:
+        """Wait for the save under way, so that the next one is of its own step."""
+        if self._pending:
+            self._control.wait_saved(self._pending)
+            self._pending = 0
 
     def _tell_before(self, session: Session | None, step: int) -> None:
         for listener in self._listeners:
@@ -157,10 +164,11 @@ class CheckpointSaverHook(SessionRunHook):
         Raises:
             CheckpointError: if the checkpoint could not be saved.
         """
+        self._wait()
         last = self._control.newest
         if last is None or last.global_step != step:
             self._tell_before(session, step)
-            last = self._control.wait_saved(self._control.request_save())
+            last = self._control.wait_saved(self._control.request_save(final=True))
             self._tell_saved(session, last.global_step)
         for listener in self._listeners:
             listener.end(session, last.global_step)

@@ -92,7 +92,10 @@ class ChiefControl:
         self._closed = False
         self._loaded = ""
         self._answered = 0
+        self._final_request: int | None = None
         self._last_error = ""
+        self.reached: Callable[[], int] = lambda: 0
+        """The last global step this chief's training heard of: a new lead knows of none."""
         self._begun = time.monotonic()
         self._earlier_secs = 0.0
         self._manifests = load_all(self._storage)
@@ -122,10 +125,16 @@ class ChiefControl:
         facts = self._attendance.report.chief
         return facts.committed[-1] if facts is not None and facts.committed else None
 
-    def request_save(self) -> int:
-        """Ask for a checkpoint; return the request's number for ``saved`` and ``wait_saved``."""
+    def request_save(self, final: bool = False) -> int:
+        """Ask for a checkpoint; return the request's number for ``saved`` and ``wait_saved``.
+
+        Args:
+            final: whether the job ends with it, as its manifest will say.
+        """
         facts = self._facts()
         number = facts.save_request + 1
+        if final:
+            self._final_request = number
         self._attendance.update(chief=replace(facts, save_request=number))
         return number
 
@@ -250,7 +259,7 @@ class ChiefControl:
             # Another generation is about to be ordered, or a ps is just being restarted.
             logger.info("Loading the model was interrupted: %s", error)
             return False
-        self._say_loaded(manifest, orders.lost_step)
+        self._say_loaded(manifest, max(orders.lost_step, self.reached()))
         self._loaded = generation
         facts = replace(
             self._facts(), loaded=generation, loaded_step=step, committed=self._entries()
@@ -328,6 +337,7 @@ class ChiefControl:
             cut={task: (member, sequence) for task, (member, sequence) in saved.cut.items()},
             torn=saved.torn,
             wall_secs=self._earlier_secs + time.monotonic() - self._begun,
+            final=self._final_request is not None and saved.request >= self._final_request,
             evaluator_expected=self._facts().evaluator_expected,
         )
         fetch_missing(self._storage, manifest, self._addresses, self._token)

@@ -6,8 +6,14 @@ values by name ("loss", "global_step") instead of by graph tensor. No hook is im
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from psys.compute.backward import untraced
+from psys.errors import ModelError
 
 if TYPE_CHECKING:
     from psys.train.session import Session
@@ -15,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SessionRunArgs:
-    """What a hook wants to see after the step: a name, or a list or dict of names."""
+    """What a hook wants to see after the step: a name, or a list or dict of names.
+
+    The names are "loss", "global_step", and those of the model's predictions.
+    """
 
     fetches: Any
 
@@ -56,7 +65,7 @@ class SessionRunHook:
     """Looks at a loop step by step; every method may be overridden, none must be."""
 
     def begin(self) -> None:
-        """Run once, before the model exists."""
+        """Run once, after model_fn ran first and before the first step."""
 
     def after_create_session(self, session: Session | None, coord: None = None) -> None:
         """Run whenever the model became ready: at start, and again after a roll-back."""
@@ -75,7 +84,7 @@ class CheckpointSaverListener:
     """Is told before and after a checkpoint is saved; every method may be overridden."""
 
     def begin(self) -> None:
-        """Run once, before the model exists."""
+        """Run once, before the first save."""
 
     def before_save(self, session: Session | None, global_step_value: int) -> None:
         """Run before a save begins."""
@@ -85,3 +94,33 @@ class CheckpointSaverListener:
 
     def end(self, session: Session | None, global_step_value: int) -> None:
         """Run when training ended."""
+
+
+def with_results(
+    values: SessionRunValues, arguments: SessionRunArgs | None, predictions: Any
+) -> SessionRunValues:
+    """Return ``values`` with what a hook asked for, in the form it asked.
+
+    Raises:
+        ModelError: if it asked for something a step does not have.
+    """
+    if arguments is None or arguments.fetches is None:
+        return values
+    known = {"loss": values.loss, "global_step": values.global_step}
+    if isinstance(predictions, Mapping):
+        known = {**predictions, **known}
+
+    def fetch(wanted: Any) -> Any:
+        if isinstance(wanted, Mapping):
+            return {key: fetch(one) for key, one in wanted.items()}
+        if isinstance(wanted, (list, tuple)):
+            return [fetch(one) for one in wanted]
+        if not isinstance(wanted, str) or wanted not in known:
+            raise ModelError(
+                f"A hook asked for {wanted!r}. SessionRunArgs takes names, and a step has "
+                f"{sorted(known)}."
+            )
+        value = known[wanted]
+        return value if isinstance(value, (int, float, type(None))) else np.asarray(untraced(value))
+
+    return replace(values, results=fetch(arguments.fetches))

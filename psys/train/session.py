@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from psys.compute.backward import untraced
 from psys.compute.train_store import TrainStore
-from psys.errors import GenerationChanged, ModelError, NanLossDuringTrainingError
+from psys.errors import GenerationChanged, NanLossDuringTrainingError
 from psys.parameters import Pulled
 from psys.ps.messages import Grant
-from psys.train.hooks import SessionRunArgs, SessionRunContext, SessionRunHook, SessionRunValues
+from psys.train.hooks import (
+    SessionRunArgs,
+    SessionRunContext,
+    SessionRunHook,
+    SessionRunValues,
+    with_results,
+)
 from psys.train.input_pipeline import Batch, InputPipeline
 from psys.train.model import CallModel, Model, ModelSpec, loss_and_gradients
 from psys.train.trainer import Trainer
@@ -182,28 +184,4 @@ class Session:
         step = self.global_step
         plain = SessionRunValues(None, loss, step, batch.size)
         for hook, arguments in zip(self._hooks, wanted, strict=True):
-            values = plain
-            if arguments is not None:
-                known = {"loss": loss, "global_step": step}
-                values = replace(plain, results=_fetch(arguments.fetches, known, spec))
-            hook.after_run(context, values)
-
-
-def _fetch(fetches: Any, values: Mapping[str, Any], spec: ModelSpec) -> Any:
-    """Return what a hook asked for, in the form it asked."""
-    if fetches is None:
-        return None
-    if isinstance(fetches, Mapping):
-        return {key: _fetch(one, values, spec) for key, one in fetches.items()}
-    if isinstance(fetches, (list, tuple)):
-        return [_fetch(one, values, spec) for one in fetches]
-    predictions = spec.predictions if isinstance(spec.predictions, Mapping) else {}
-    if isinstance(fetches, str):
-        if fetches in values:
-            return values[fetches]
-        if fetches in predictions:
-            return np.asarray(untraced(predictions[fetches]))
-    raise ModelError(
-        f"A hook asked for {fetches!r}. SessionRunArgs takes names, and a step has "
-        f"{sorted([*values, *predictions])}."
-    )
+            hook.after_run(context, with_results(plain, arguments, spec.predictions))

@@ -124,7 +124,7 @@ def test_what_the_constructor_refuses(tmp_path: Path) -> None:
         ({"model_fn": model_fn, "warm_start_from": "/a"}, "warm_start_from is not available"),
     ):
         with pytest.raises(ConfigError, match=message):
-            Estimator(model_dir=str(tmp_path), **arguments)  # type: ignore[arg-type]
+            Estimator(model_dir=str(tmp_path), **arguments)
 
 
 def test_model_dir_is_the_constructors_or_the_configs() -> None:

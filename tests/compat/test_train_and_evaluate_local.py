@@ -124,7 +124,7 @@ def test_the_final_exporter_exports_once(tmp_path: Path) -> None:
 
 
 def test_an_export_predicts_as_its_checkpoint_does(tmp_path: Path) -> None:
-    estimator = regressor(tmp_path)
+    estimator = regressor(tmp_path, steps=100)
     _, results = tf.estimator.train_and_evaluate(
         estimator, TrainSpec(input_fn, 12), evaluation(exporters=LatestExporter("latest"))
     )

@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -234,14 +233,6 @@ def failed(reason: str, *roles: Role) -> None:
         assert re.search(reason, role.last_line), f"{role.name}:\n{role.output[-3000:]}"
 
 
-def wait_for_path(path: Path) -> None:
-    """Wait until something is at ``path``."""
-    until = time.monotonic() + PATIENCE_SECS
-    while not path.exists():
-        assert time.monotonic() < until, f"{path} did not appear"
-        time.sleep(0.02)  # a file gives no event; every other wait is for one
-
-
 def gate(directory: Path, name: str) -> Path:
     """Return a path that roles hold at until it is touched."""
     return directory / f"gate-{name}"
@@ -275,9 +266,3 @@ def manifests(model_dir: Path) -> list[dict[str, Any]]:
     """Return every committed checkpoint's manifest, oldest first."""
     files = sorted((model_dir / "checkpoints").glob("model-*/manifest.json"))
     return [json.loads(file.read_text()) for file in files]
-
-
-def running(role: Role) -> bool:
-    return role.process.poll() is None
-
-

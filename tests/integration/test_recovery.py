@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, Role, check_model, failed, finished, gate, manifests, wait_for_path
+from cluster import PROGRAM, Cluster, Role, check_model, failed, finished, gate, manifests
 
 MakeCluster = Callable[..., Cluster]
 
@@ -56,7 +59,7 @@ def test_a_killed_worker_that_stays_away_does_not_stop_the_others(
 def test_finite_input_of_a_killed_worker_is_not_left_out_in_silence(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
-    cluster = make_cluster(ps=1, arguments=["--batches", 20, "--recover_secs", 2])
+    cluster = make_cluster(ps=1, arguments=["--batches", 20, "--recover_secs", 2, "--linger_secs", 1])
     roles = cluster.start_all(but=["worker:0"])
     worker = cluster.start("worker", "--hold", f"10:{gate(tmp_path, 'never')}")
     worker.saw("HOLDING")
@@ -242,10 +245,34 @@ def test_an_evaluator_told_to_leave_may_return(make_cluster: MakeCluster, tmp_pa
     assert cluster.results[-1]["global_step"] == 60
 
 
-def test_psys_run_passes_ctrl_c_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    from cluster import PROGRAM, running  # noqa: PLC0415
-
-    del PROGRAM, running, signal
+def test_psys_run_told_to_stop_has_the_chief_save_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    model_dir = tmp_path / "model"
+    command = [sys.executable, "-m", "psys", "run", "--ps", "2", "--evaluator"]
+    program = [PROGRAM, "--model_dir", model_dir, "--max_steps", "1000000"]
+    process = subprocess.Popen(
+        [*map(str, command), "--log-dir", str(tmp_path / "logs"), *map(str, program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if re.search(r"\[chief\] STEP 30\d", line):
+                process.send_signal(signal.SIGINT)
+                break
+        lines += process.stdout.read().splitlines()
+    assert process.returncode == 130, "\n".join(lines[-40:])
+    assert lines[-1] == "psys: FAILED reason=interrupted"
+    steps = sum(bool(re.search(r"STEP \d+$", line)) for line in lines)
+    check_model(model_dir, steps)
+    for line in lines:
+        if found := re.search(r"\] PID (\d+)", line):
+            assert not Path("/proc", found[1]).exists()
 
 
 def test_a_latecomer_to_a_job_whose_lead_still_lingers_is_told(
@@ -312,4 +339,3 @@ def test_a_ps_with_a_directory_of_its_own_may_be_lost(
     opened.touch()
     finished(*ps, chief)
     check_model(cluster.model_dir, 80)
-    wait_for_path(cluster.model_dir / "verdict.json")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,7 @@ from psys.ps.messages import CheckpointEntry, ChiefFacts, Report, ShardFile
 from psys.ps.shard import LoadedSlice
 from psys.rpc.server import Server
 
+SMALL_PS = str(Path(__file__).with_name("small_ps.py"))
 SGD = GradientDescentOptimizer(1.0).to_config()
 WEIGHT = VariableSpec("weight", (2, 3), "float32", Constant(1.0), SGD)
 TABLE = VariableSpec("table", (100, 2), "float32", Constant(), SGD, sparse=True)
@@ -86,6 +90,40 @@ def new_job() -> Iterator[Callable[..., SmallJob]]:
             return SmallJob(host, storage, address, server, chief)
 
         yield make
+
+
+@dataclass
+class SmallPs:
+    """A ps in a process of its own."""
+
+    address: str
+    process: subprocess.Popen[str]
+
+    def kill(self) -> None:
+        """Kill it as ``kill -9`` does."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def small_ps() -> Iterator[Callable[..., SmallPs]]:
+    """Start ``small_ps.py``; return when it serves."""
+    started: list[SmallPs] = []
+
+    def start(generation: str = "", address: str = "") -> SmallPs:
+        address = address or free_address()
+        command = [sys.executable, SMALL_PS, address, *([generation] if generation else [])]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(SmallPs(address, process))
+        assert process.stdout is not None
+        assert process.stdout.readline() == "serving\n"
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        assert one.process.stdout is not None
+        one.process.stdout.close()
 
 
 @pytest.fixture

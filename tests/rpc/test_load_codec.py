@@ -55,7 +55,7 @@ def loads(draw: st.DrawFn) -> list[LoadedSlice]:
         stop = draw(st.integers(start, spec.rows))
         array = np.arange((stop - start) * int(np.prod(shape[1:])), dtype=dtype)
         array = array.reshape((stop - start, *shape[1:]))
-        slots = {name: array + 1 for name in draw(st.sets(st.sampled_from("mv")))}
+        slots = dict.fromkeys(draw(st.sets(st.sampled_from("mv"))), array + 1)
         value = draw(st.sampled_from([None, array]))
         seed = draw(st.integers(-(2**63), 2**63 - 1))
         result.append(LoadedSlice(spec, start, stop, seed, value, slots, {"beta": 0.1}))

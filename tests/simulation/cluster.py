@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from psys.errors import ModelError
 from psys.ps.endings import Limits
 from psys.ps.lead import Job
 from psys.ps.node import Node
@@ -56,20 +57,20 @@ def plan_of(seed: int) -> Plan:
     """Draw a plan."""
     draw = random.Random(f"plan {seed}")
     finite = draw.random() < 0.25
-    rough = draw.random() < 0.6
+    rough = draw.random() < 0.7
     return Plan(
         num_ps=draw.choice((1, 2, 2, 3)),
         workers=draw.choice((0, 1, 2, 2, 3)),
         evaluator=draw.random() < 0.4,
-        max_steps=0 if finite else draw.randint(5, 60),
-        input_steps=draw.randint(1, 15) if finite else 0,
-        save_every=draw.randint(2, 15),
-        failures=draw.choice((0, 1, 1, 2, 3, 5)),
-        storm_secs=draw.choice((2.0, 6.0, 12.0)),
+        max_steps=0 if finite else draw.randint(5, 70),
+        input_steps=draw.randint(1, 20) if finite else 0,
+        save_every=draw.randint(1, 12),
+        failures=draw.choice((0, 1, 2, 3, 4, 6)),
+        storm_secs=draw.choice((2.0, 4.0, 8.0)),
         lasting=draw.random() < 0.15,
         weather=Weather(
-            delay_secs=draw.choice((0.004, 0.02, 0.1)),
-            break_chance=draw.choice((0.0, 0.005, 0.02)) if rough else 0.0,
+            delay_secs=draw.choice((0.004, 0.03, 0.2)),
+            break_chance=draw.choice((0.002, 0.01, 0.03)) if rough else 0.0,
             lose_chance=0.02 if rough else 0.0,
             repeat_chance=0.05 if rough else 0.0,
             half_open_chance=0.3 if rough else 0.0,
@@ -136,7 +137,10 @@ class Cluster:
 
     def start(self, name: str) -> None:
         """Start a process in a task's place."""
+        self._to_start -= 1
         kind, _, index = name.partition(":")
+        if kind == "ps" and self.now_running[name].alive:
+            return  # the address is in use
         runner: Runner
         if kind == "ps":
             runner = Ps(self, int(index)) if int(index) else LeadServer(self)
@@ -145,7 +149,6 @@ class Cluster:
         else:
             runner = Worker(self, name) if kind == "worker" else Evaluator(self, name)
         self.clock.log(name, "starts")
-        self._to_start -= 1
         self.now_running[name] = runner
         self.all.append(runner)
         runner.begin()
@@ -206,6 +209,8 @@ class Cluster:
         if victim is None or not victim.alive or self.disk.verdict is not None:
             return
         what = draw.choice(("kill", "kill", "kill", "lose", "pause", "sever", "term", "twin"))
+        if self.plan.lasting and isinstance(victim, Task) and draw.random() < 0.2:
+            what, victim.failure = "crash", ModelError("a bug of the user's")
         if what == "pause":
             victim.pause(draw.choice((0.3, 2.0, 5.0, 14.0)))
         elif what == "sever":
@@ -214,6 +219,9 @@ class Cluster:
         elif what == "twin" and not name.startswith("ps") and name != "evaluator":
             victim.pause(draw.choice((5.0, 14.0)))
             self._start_again(name, 0.5)
+        elif what == "crash":
+            self.clock.log(name, "meets an exception")
+            self.lasting_loss = True
         elif what == "term":
             self.clock.log(name, "is asked to end")
             victim.sigterm()

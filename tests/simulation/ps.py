@@ -22,7 +22,7 @@ from psys.ps.shard import LoadedSlice
 from simulation.invariants import ShardFileOnDisk
 from simulation.model import snapshot_values
 from simulation.network import Process, Stream, Thread, Wait
-from simulation.tasks import Task
+from simulation.tasks import LATECOMER_SECS, Task
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster
@@ -170,8 +170,13 @@ class LeadServer(Server):
     def _main(self) -> Thread:
         lead = self.node.lead
         assert lead is not None
+        begun, ended = self.clock.now, self.cluster.disk.verdict
         while not lead.may_leave(self.clock.now):
             yield Wait(at_most_secs=TICK_SECS)
+            late = self.clock.now - begun > LATECOMER_SECS and "chief" not in lead.roster.seen
+            if late and ended is not None and ended.finished:
+                self.end("latecomer")
+                return
             gone = lead.roster.get("chief") is None
             if self.clock.now > self._leaving_at_secs or (
                 gone and self._leaving_at_secs != float("inf")

@@ -42,6 +42,8 @@ class Task(Process):
         self.directive = Directive(revision=-1)
         self.on_directive: Callable[[], None] = lambda: None
         self.reachable = False
+        self.failure: PsysError | None = None
+        """What goes wrong in this task's own program."""
         self._since_secs = cluster.clock.now
         self._stream: Stream | None = None
 
@@ -118,6 +120,9 @@ class Task(Process):
     def check(self, despite_verdict: bool = False) -> None:
         """Raise if there is no point in going on."""
         directive, limits = self.directive, self.cluster.limits
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
         if directive.revision >= 0:
             verdict = directive.verdict
             if verdict is not None and not verdict.finished and not despite_verdict:

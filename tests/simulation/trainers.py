@@ -86,7 +86,7 @@ class Trainer(Task):
         self._place = ("", 0)
         self._sequence = 0
         self._row: int | None = None
-        self._pace_secs = self.clock.random.uniform(0.005, 0.25)
+        self._pace_secs = self.clock.random.choice((0.01, 0.1, 0.6))
 
     # ------------------------------------------------------------ exchanges
 

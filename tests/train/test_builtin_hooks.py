@@ -150,14 +150,15 @@ class Waiting(tf.train.CheckpointSaverListener):
     """A listener makes every save be waited for."""
 
 
+@pytest.mark.parametrize("listeners", [[], [Waiting()]], ids=["alone", "listened to"])
 @pytest.mark.parametrize(
     ("every", "steps", "saves"), [(2, 6, [0, 2, 4, 6]), (10, 25, [0, 10, 20, 25]), (100, 3, [0, 3])]
 )
 def test_saves_at_creation_every_so_many_steps_and_at_the_end(
-    tmp_path: Path, every: int, steps: int, saves: list[int]
+    tmp_path: Path, listeners: list[Any], every: int, steps: int, saves: list[int]
 ) -> None:
     estimator = regressor(tmp_path, save_checkpoints_steps=every, keep_checkpoint_max=0)
-    estimator.train(input_fn, steps=steps, saving_listeners=[Waiting()])
+    estimator.train(input_fn, steps=steps, saving_listeners=listeners)
     assert saved_steps(tmp_path) == saves
 
 
