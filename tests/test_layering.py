@@ -134,7 +134,9 @@ def test_imports_go_down(path: Path) -> None:
     own = part(path)
     for other in sorted(parts_imported(path) - {own}):
         below = LAYERS[other] < LAYERS[own] or (own, other) in BESIDE or LAYERS[own] in (0, 8)
-        assert below or (name_of(path), other) in UPWARDS, f"psys.{own} (layer {LAYERS[own]}) imports psys.{other} ({LAYERS[other]})"
+        assert below or (name_of(path), other) in UPWARDS, (
+            f"psys.{own} (layer {LAYERS[own]}) imports psys.{other} ({LAYERS[other]})"
+        )
         if LAYERS[own] == 0:
             assert LAYERS[other] == 0, f"psys.{own} imports psys.{other}"
         allowed = ONLY.get(own)

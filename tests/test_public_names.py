@@ -1,0 +1,94 @@
+"""The public names are a tested list: none appears or disappears by accident."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+
+NAMES = {
+    "psys": """
+        __version__ estimator feature_column get_variable group layers losses metrics nn train
+        variable_scope
+    """,
+    "psys.estimator": """
+        DNNClassifier DNNEstimator DNNLinearCombinedClassifier DNNLinearCombinedEstimator
+        DNNLinearCombinedRegressor DNNRegressor Estimator EstimatorSpec EvalSpec Exporter
+        FinalExporter LatestExporter LinearClassifier LinearEstimator LinearRegressor ModeKeys
+        RunConfig TrainSpec inputs train_and_evaluate
+    """,
+    "psys.feature_column": """
+        CategoricalColumn DenseColumn FeatureColumn SparseFeature SparseIds bucketized_column
+        categorical_column_with_hash_bucket categorical_column_with_identity
+        categorical_column_with_vocabulary_list crossed_column embedding_column indicator_column
+        input_layer linear_model numeric_column
+    """,
+    "psys.inputs": """
+        numpy_input_fn pandas_input_fn
+    """,
+    "psys.layers": """
+        dense dropout flatten
+    """,
+    "psys.losses": """
+        Reduction absolute_difference compute_weighted_loss hinge_loss huber_loss log_loss
+        mean_squared_error sigmoid_cross_entropy softmax_cross_entropy
+        sparse_softmax_cross_entropy
+    """,
+    "psys.metrics": """
+        Metric accuracy accuracy_baseline auc false_negatives false_positives mean
+        mean_absolute_error mean_squared_error precision recall root_mean_squared_error
+        true_negatives true_positives
+    """,
+    "psys.nn": """
+        bias_add dropout elu l2_loss leaky_relu log_softmax relu relu6 selu sigmoid
+        sigmoid_cross_entropy_with_logits softmax softmax_cross_entropy_with_logits softplus
+        sparse_softmax_cross_entropy_with_logits tanh zero_fraction
+    """,
+    "psys.train": """
+        AdagradOptimizer AdamOptimizer CheckpointSaverListener FtrlOptimizer
+        GradientDescentOptimizer MomentumOptimizer NanLossDuringTrainingError SessionRunArgs
+        SessionRunContext SessionRunHook SessionRunValues get_global_step latest_checkpoint
+    """,
+    "psys.optimizers": """
+        AdagradOptimizer AdamOptimizer FtrlOptimizer GradientDescentOptimizer Minimization
+        MomentumOptimizer Optimizer TrainOp from_config get group
+    """,
+    "psys.sharding": """
+        ShardMap Slice plan
+    """,
+    "psys.checkpoint": """
+        CHECKPOINTS Catalog CheckpointReader Fault FileInfo FileStorage MANIFEST Manifest
+        MemoryStorage ModelReader ShardEntry ShardReader SliceState Storage checkpoint_dir commit
+        delete discard_attempt find_latest_valid latest_checkpoint load load_all no_fault
+        open_checkpoint plan_deletions shard_file_name write_shard
+    """,
+    "psys.summary": """
+        SummaryWriter
+    """,
+}
+"""What ``__all__`` says, by module. What is not reachable through it from ``psys`` is private."""
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_all_is_the_list(module: str) -> None:
+    assert sorted(importlib.import_module(module).__all__) == NAMES[module].split()
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_every_name_is_there(module: str) -> None:
+    found = importlib.import_module(module)
+    assert [name for name in NAMES[module].split() if not hasattr(found, name)] == []
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_every_public_class_and_function_says_what_it_is(module: str) -> None:
+    found = importlib.import_module(module)
+    assert found.__doc__
+    public = [getattr(found, name) for name in NAMES[module].split()]
+    silent = [
+        one.__name__
+        for one in public
+        if (inspect.isclass(one) or inspect.isfunction(one)) and not inspect.getdoc(one)
+    ]
+    assert silent == []

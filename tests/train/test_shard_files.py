@@ -1,0 +1,156 @@
+"""Checkpoints where no disk is shared: kept by each ps, fetched by whoever cannot see them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psys.arrays import VariableSpec
+from psys.checkpoint.manifest import Manifest, ShardEntry, commit
+from psys.checkpoint.reader import CheckpointReader
+from psys.checkpoint.storage import FileStorage
+from psys.errors import CheckpointCorrupt, CheckpointNotFound, GenerationChanged
+from psys.host import NodeHost
+from psys.initializers import Constant
+from psys.ps.memory_shard import SliceState, Snapshot
+from psys.ps.messages import ShardOrders, ShardPhase
+from psys.ps.shard import LoadedSlice
+from psys.rpc.remote_shard import RemoteShard
+from psys.rpc.server import Server
+from psys.train.shard_files import fetch_checkpoint, shard_writer
+
+ID = "0123456789ab"
+STEP = 7
+SPEC = VariableSpec("w", (5, 2), "float32", Constant(0.0))
+VALUE = np.arange(10, dtype=np.float32).reshape(5, 2)
+ROWS = ((0, 3), (3, 5))
+
+
+@dataclass
+class Ps:
+    host: NodeHost
+    server: Server
+    storage: FileStorage
+    address: str
+    shard: RemoteShard
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def ps(tmp_path: Path) -> Iterator[list[Ps]]:
+    """Two ps with a disk of their own, each with its shard file of one save."""
+    started = []
+    for index in range(2):
+        directory = tmp_path / f"ps{index}"
+        host = NodeHost(index, shard_writer(str(directory), 2))
+        host.obey(ShardOrders(generation="g", phase=ShardPhase.LOADING))
+        address, storage = free_address(), FileStorage(directory)
+        server = Server(host, storage, address, tasks=2, token=None)
+        started.append(Ps(host, server, storage, address, RemoteShard(index, address)))
+    yield started
+    for one in started:
+        one.shard.close()
+        one.server.stop()
+        one.host.close()
+
+
+def save(ps: list[Ps]) -> Manifest:
+    entries = []
+    for index, (one, (start, stop)) in enumerate(zip(ps, ROWS, strict=True)):
+        state = SliceState.from_loaded(LoadedSlice(SPEC, start, stop, value=VALUE[start:stop]))
+        write = shard_writer(one.storage.root, 2)
+        file = write(Snapshot(ID, "g", index, STEP, {"chief": (1, STEP)}, (state,)))
+        entries.append(ShardEntry(file.name, file.size_bytes, file.sha256, (("w", start, stop),)))
+    return Manifest(ID, "job", "g", STEP, 1.0, (SPEC,), tuple(entries), cut={"chief": (1, STEP)})
+
+
+def keep(ps: list[Ps], manifest: Manifest) -> None:
+    for one in ps:
+        one.shard.keep_manifest("g", manifest.to_json())
+
+
+def addresses(ps: list[Ps]) -> tuple[str, ...]:
+    return tuple(one.address for one in ps)
+
+
+def test_a_kept_checkpoint_is_fetched_whole(ps: list[Ps], tmp_path: Path) -> None:
+    manifest = save(ps)
+    keep(ps, manifest)
+    here = FileStorage(tmp_path / "here")
+    assert fetch_checkpoint(here, STEP, ID, addresses(ps), None) == manifest
+    reader = CheckpointReader(here, manifest)
+    reader.verify()
+    np.testing.assert_array_equal(reader.read("w"), VALUE)
+
+
+def test_a_manifest_kept_twice_or_on_a_shared_disk_is_no_error(ps: list[Ps]) -> None:
+    manifest = save(ps)
+    commit(ps[0].storage, manifest)  # as the chief does where it sees the same disk
+    keep(ps, manifest)
+    keep(ps, manifest)
+    assert all(one.storage.exists(manifest.name) for one in ps)
+
+
+def test_a_ps_tells_the_lead_of_the_newest_it_keeps(ps: list[Ps]) -> None:
+    heard = []
+    ps[0].host.listen_to_facts(heard.append)
+    assert (heard[-1].newest_step, heard[-1].newest_checkpoint) == (0, "")
+    keep(ps, save(ps))
+    assert (heard[-1].newest_step, heard[-1].newest_checkpoint) == (STEP, ID)
+
+
+def test_files_are_changed_only_for_the_generation_that_is_held(ps: list[Ps]) -> None:
+    manifest = save(ps)
+    with pytest.raises(GenerationChanged, match="holds generation g"):
+        ps[0].shard.keep_manifest("another", manifest.to_json())
+    keep(ps, manifest)
+    with pytest.raises(GenerationChanged):
+        ps[0].shard.delete_checkpoint("another", STEP, ID)
+    assert ps[0].storage.exists(manifest.name)
+
+
+def test_a_deleted_checkpoint_leaves_nothing_on_a_ps(ps: list[Ps]) -> None:
+    manifest = save(ps)
+    keep(ps, manifest)
+    for _ in range(2):  # the second time it is gone already
+        ps[0].shard.delete_checkpoint("g", STEP, ID)
+    assert not ps[0].storage.list(manifest.directory)
+
+
+def test_nobody_keeps_it(ps: list[Ps], tmp_path: Path) -> None:
+    save(ps)
+    with pytest.raises(CheckpointNotFound, match=f"No ps keeps the manifest of checkpoint {ID}"):
+        fetch_checkpoint(FileStorage(tmp_path / "here"), STEP, ID, addresses(ps), None)
+
+
+def test_a_lost_shard_file_is_named_and_nothing_is_committed(ps: list[Ps], tmp_path: Path) -> None:
+    manifest = save(ps)
+    keep(ps, manifest)
+    ps[1].storage.remove(f"{manifest.directory}/{manifest.shards[1].file}")
+    here = FileStorage(tmp_path / "here")
+    with pytest.raises(CheckpointNotFound, match=manifest.shards[1].file):
+        fetch_checkpoint(here, STEP, ID, addresses(ps), None)
+    assert not here.exists(manifest.name)
+
+
+def test_a_spoilt_shard_file_is_refused(ps: list[Ps], tmp_path: Path) -> None:
+    manifest = save(ps)
+    keep(ps, manifest)
+    path = Path(ps[0].storage.path(f"{manifest.directory}/{manifest.shards[0].file}"))
+    spoilt = bytearray(path.read_bytes())
+    spoilt[-1] ^= 1
+    path.write_bytes(bytes(spoilt))
+    here = FileStorage(tmp_path / "here")
+    with pytest.raises(CheckpointCorrupt, match="does not match its hash"):
+        fetch_checkpoint(here, STEP, ID, addresses(ps), None)
+    assert not here.exists(manifest.name)
