@@ -117,6 +117,7 @@ class NodeHost:
         try:
             reply = answer.get(timeout=REPLY_LIMIT_SECS)
         except queue.Empty:
+            self.forget(caller)
             raise ShardTimeout(
                 f"ps:{self.index} withheld its reply for {REPLY_LIMIT_SECS:.0f} s."
             ) from None

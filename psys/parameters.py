@@ -105,6 +105,11 @@ class Parameters:
         self.check = check
         """Called before each new try; raises to give up."""
         self._versions = [0] * len(self.shards)
+        self._bounded = [
+            (index, shard)
+            for index, shard in enumerate(self.shards)
+            if isinstance(shard, _BoundsReplies)
+        ]
         self._dense = [self._dense_slices(index) for index in range(len(self.shards))]
 
     def _dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
@@ -234,13 +239,11 @@ class Parameters:
 
     def _bound_replies(self, requests: Sequence[ExchangeRequest]) -> None:
         """Tell each shard how large its reply can be: what was asked for, and its header."""
-        for index, (shard, request) in enumerate(zip(self.shards, requests, strict=True)):
-            if isinstance(shard, _BoundsReplies):
-                sizes = self._expected(index, request).items()
-                shard.reply_limit_bytes = REPLY_SLACK_BYTES + sum(
-                    math.prod(shape) * DTYPES[self.specs[name].dtype].itemsize + 8
-                    for name, shape in sizes
-                )
+        for index, shard in self._bounded:
+            shard.reply_limit_bytes = REPLY_SLACK_BYTES + sum(
+                math.prod(shape) * DTYPES[self.specs[name].dtype].itemsize + 8
+                for name, shape in self._expected(index, requests[index]).items()
+            )
 
     def _expected(self, shard: int, request: ExchangeRequest) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array a request asks for."""

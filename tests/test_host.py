@@ -212,7 +212,10 @@ def test_a_full_disk_does_not_keep_the_verdict_from_being_told(
 def test_who_waits_for_the_verdict_is_woken_by_it(new_host: NewHost) -> None:
     host = new_host(JOB)
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(host.verdict, 20.0), pool.submit(host.wait_news, ((), None), 20.0)]
+        waiting: list[Any] = [
+            pool.submit(host.verdict, 20.0),
+            pool.submit(host.wait_news, ((), None), 20.0),
+        ]
         host.fail("why")
         assert all(one.result(5) is not None for one in waiting)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -41,8 +42,6 @@ def serialized(code: Path) -> Any:
     """Return the descriptor in generated code, without importing it a second time."""
     match = re.search(r"AddSerializedFile\((b'.*')\)", code.read_text())
     assert match is not None, f"{code} has no serialized descriptor"
-    import ast
-
     return descriptor_pb2.FileDescriptorProto.FromString(ast.literal_eval(match[1]))
 
 
@@ -134,5 +133,5 @@ def test_enums_on_the_wire_are_one_more_than_in_python() -> None:
         (messages.Standing, cluster_pb2.Standing, "STANDING"),
         (messages.JobPhase, cluster_pb2.JobPhase, "JOB_PHASE"),
     ):
-        ours = {f"{prefix}_{one.name}": one.value + 1 for one in kind}  # type: ignore[attr-defined]
+        ours = {f"{prefix}_{one.name}": one.value + 1 for one in kind}
         assert {**ours, f"{prefix}_UNSPECIFIED": 0} == dict(wire.items())

@@ -135,25 +135,34 @@ def _check_free(address: str) -> None:
     """Try to bind an address, to say what is wrong in one line: gRPC would add its own.
 
     Raises:
-        ConfigError: if it cannot be bound.
+        ConfigError: if it cannot be bound, or is in use in one of its forms (IPv4, IPv6).
     """
     host, _, port = address.rpartition(":")
+    failures: list[OSError] = []
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        family, kind, protocol, _, where = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-            # Two may bind a port that only one can listen on.
-            probe.listen()
+        forms = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except OSError as error:
-        advice = (
-            "Stop what uses it, or give this task another port."
-            if error.errno == errno.EADDRINUSE
-            else "Is it this machine's name or address, and a port it may use?"
-        )
-        reason = (error.strerror or str(error)).rstrip(".")
-        raise ConfigError(f"Cannot listen on {address} (TF_CONFIG): {reason}. {advice}") from error
+        failures, forms = [error], []
+    for family, kind, protocol, _, where in forms:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+                # Two may bind a port that only one can listen on.
+                probe.listen()
+        except OSError as error:
+            failures.append(error)
+    in_use = [error for error in failures if error.errno == errno.EADDRINUSE]
+    if not in_use and len(failures) < max(len(forms), 1):
+        return
+    failure = (in_use or failures)[0]
+    advice = (
+        "Stop what uses it, or give this task another port."
+        if in_use
+        else "Is it this machine's name or address, and a port it may use?"
+    )
+    reason = (failure.strerror or str(failure)).rstrip(".")
+    raise ConfigError(f"Cannot listen on {address} (TF_CONFIG): {reason}. {advice}") from failure
 
 
 def _is_loopback(address: str) -> bool:

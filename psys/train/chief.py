@@ -192,6 +192,13 @@ class ChiefControl:
 
     def _note(self, directive: Directive) -> None:
         with self._changed:
+            known = self._directive
+            if (
+                known is not None
+                and known.lead == directive.lead
+                and known.revision > directive.revision
+            ):
+                return  # a newer one came while this was on its way
             self._directive = directive
             self._changed.notify_all()
 

@@ -195,7 +195,7 @@ def test_a_slice_that_does_not_fit_its_variable_is_refused(
 
 
 def test_a_push_changes_dense_variables_and_rows(shard: Shard) -> None:
-    gradients = {
+    gradients: dict[str, Any] = {
         "kernel": 2 * ones(4, 3),
         "scalar": ones(1),
         "precise": np.array([0.1, 0.2, 0.3]),
@@ -272,7 +272,11 @@ def test_arrays_of_many_frames_go_both_ways(host: NodeHost, connect: Connect) ->
     gradient = IndexedSlices(
         wanted, np.random.default_rng(2).random((len(wanted), 128), np.float32)
     )
-    gradients = {"dense": value, "table": gradient, "odd": np.arange(262_143, dtype=np.float32)}
+    gradients: dict[str, Any] = {
+        "dense": value,
+        "table": gradient,
+        "odd": np.arange(262_143, dtype=np.float32),
+    }
     reply = exchange(shard, push(1, gradients, pull_dense=True, pull_rows={"table": wanted}))
     assert reply.outcome is Outcome.APPLIED
     assert reply.rows["table"].nbytes == 3 << 20

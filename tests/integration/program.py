@@ -7,6 +7,7 @@ prints ``STEP <global step>`` for each of its steps, and holds where it is told 
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +31,7 @@ def main() -> None:
         linger_secs=options.linger_secs,
         evaluator_expected=True if options.expect_evaluator else None,
     )
-    print(f"PID {os.getpid()}")
+    say(f"PID {os.getpid()}")
     tf.estimator.train_and_evaluate(
         make_estimator(options, config),
         tf.estimator.TrainSpec(
@@ -46,7 +47,7 @@ def main() -> None:
             exporters=tf.estimator.FinalExporter("final"),
         ),
     )
-    print("DONE")
+    say("DONE")
 
 
 def parse() -> argparse.Namespace:
@@ -138,8 +139,13 @@ def one_batch(options: argparse.Namespace, ids: Any) -> tuple[Any, Any]:
     return features, np.full(len(ids), 3 if options.fail == "labels" else 1)
 
 
+def say(line: str) -> None:
+    # In one write: print's two would let a log line of another thread come between.
+    sys.stdout.write(line + "\n")
+
+
 def wait_for_file(path: str, what: str) -> None:
-    print(f"HOLDING {what}")
+    say(f"HOLDING {what}")
     while not os.path.exists(path):
         time.sleep(0.02)
 
@@ -149,7 +155,7 @@ class StepPrinter(tf.train.SessionRunHook):
         self._fail = options.fail
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
-        print(f"STEP {run_values.global_step}")
+        say(f"STEP {run_values.global_step}")
         if self._fail == "hook" and run_values.global_step >= 5:
             raise RuntimeError("the hook is broken")
         if self._fail == "stop" and run_values.global_step >= 5:

@@ -167,7 +167,7 @@ def test_a_request_that_makes_no_sense_is_refused(name: str) -> None:
 @pytest.mark.parametrize("field", ["outcome", "grant"])
 @pytest.mark.parametrize("number", [0, 9])
 def test_a_reply_of_a_later_version_is_refused_in_words(field: str, number: int) -> None:
-    numbers = {"outcome": 2, "grant": 1, field: number}
+    numbers: dict[str, Any] = {"outcome": 2, "grant": 1, field: number}
     header = gradients_pb2.ExchangeResponseHeader(**numbers)
     frame = gradients_pb2.ExchangeResponse(header=header).SerializeToString()
     with pytest.raises(ModelError, match=f"ps:0 sent an unknown {field}"):
@@ -176,8 +176,8 @@ def test_a_reply_of_a_later_version_is_refused_in_words(field: str, number: int)
 
 def test_a_reply_in_the_role_of_a_request_is_refused() -> None:
     header = gradients_pb2.ExchangeResponseHeader(
-        outcome=2,
-        grant=1,
+        outcome=gradients_pb2.OUTCOME_APPLIED,
+        grant=gradients_pb2.GRANT_NONE,
         tensors=[
             tensors_pb2.Tensor(
                 name="v", role=R.TENSOR_ROLE_GRADIENT, dtype=DTYPES.DATA_TYPE_INT64, shape=[1]

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def first_of(job: Any, *reports: cluster_pb2.Report) -> Any:
         return list(cluster_pb2_grpc.ClusterStub(channel).Attend(requests, timeout=20))
 
 
-GOOD = {"task": "worker:0", "instance": "i", "phase": 1, "protocol_version": 1}
+GOOD: dict[str, Any] = {"task": "worker:0", "instance": "i", "phase": 1, "protocol_version": 1}
 
 
 def test_a_stock_client_can_attend(job: Any) -> None:
@@ -152,11 +153,11 @@ def test_a_stream_without_a_report_is_no_task(job: Any) -> None:
 
 
 def test_a_directive_that_is_not_understood_ends_every_wait(attend: Attend) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+    odd: dict[str, Any] = {"standing": 77, "job": 1}
 
     class Lead(cluster_pb2_grpc.ClusterServicer):
         def Attend(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
-            yield cluster_pb2.AttendResponse(directive=cluster_pb2.Directive(standing=77, job=1))
+            yield cluster_pb2.AttendResponse(directive=cluster_pb2.Directive(**odd))
 
     server = grpc.server(ThreadPoolExecutor(2))
     cluster_pb2_grpc.add_ClusterServicer_to_server(Lead(), server)

@@ -18,7 +18,15 @@ from psys.host import NodeHost
 from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer
 from psys.parameters import Parameters, Place
-from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome, ShardOrders, ShardPhase
+from psys.ps.messages import (
+    ExchangeReply,
+    ExchangeRequest,
+    Outcome,
+    ShardFile,
+    ShardOrders,
+    ShardPhase,
+)
+from psys.ps.shard import LoadedSlice
 from psys.rpc import codec
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
@@ -72,7 +80,7 @@ def test_a_stream_that_broke_is_opened_again_and_the_push_applied_once(
         exchange(shard, push(2, g))
     server = Server(host, MemoryStorage(), job.address, 2, None)
     try:
-        outcomes = []
+        outcomes: list[Outcome | None] = []
         while not outcomes or outcomes[-1] is None:
             try:
                 outcomes.append(exchange(shard, push(2, g)).outcome)
@@ -127,9 +135,6 @@ def test_a_push_that_waits_when_its_stream_breaks_is_forgotten_at_once(
 @pytest.fixture
 def small_host(new_job: Callable[..., Any]) -> Iterator[tuple[NodeHost, str]]:
     """A host without a lead, live, and its address."""
-    from psys.ps.messages import ShardFile
-    from psys.ps.shard import LoadedSlice
-
     host = NodeHost(1, lambda snapshot: ShardFile("file", 1, "hash"))
     host.obey(ShardOrders(G, ShardPhase.LOADING))
     host.load(G, [LoadedSlice(WEIGHT, 0, 3)])
@@ -208,8 +213,6 @@ def test_load_does_not_wait_for_a_ps_that_is_not_there(
 def test_a_load_nobody_ordered_ends_before_it_is_sent(
     small_ps: Callable[..., Any], connect: Callable[[str], RemoteShard]
 ) -> None:
-    from psys.ps.shard import LoadedSlice
-
     spec = VariableSpec("big", (1 << 22,), "float32", Constant())
     value = np.zeros(1 << 22, np.float32)
     with pytest.raises(GenerationChanged):
@@ -258,7 +261,7 @@ def answer(**dense: Any) -> Iterator[bytes]:
     return codec.encode_reply(ExchangeReply(G, 0, Outcome.NONE, dense=dense))
 
 
-LIES = {
+LIES: dict[str, dict[str, Any]] = {
     "far too much": {"weight": np.zeros(10_000, np.float32)},
     "too much": {"weight": np.zeros(4, np.float32)},
     "another dtype": {"weight": np.zeros(3, np.float64)},

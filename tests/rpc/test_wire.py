@@ -100,9 +100,8 @@ def test_what_is_absent_stays_absent(kind: Any) -> None:
 
 
 def test_no_cut_and_a_cut_of_nothing_are_told_apart() -> None:
-    for cut in (None, {}):
-        orders = messages.ShardOrders(cut=cut)
-        assert through(orders).cut == cut
+    assert through(messages.ShardOrders(cut=None)).cut is None
+    assert through(messages.ShardOrders(cut={})).cut == {}
 
 
 @pytest.mark.parametrize(

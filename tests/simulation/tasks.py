@@ -178,7 +178,7 @@ class Task(Process):
                 yield from self.wait_for(
                     lambda one: one.verdict is not None, FAREWELL_SECS, despite_verdict=True
                 )
-            except PsysError:
+            except (PsysError, JobOver):
                 self.end(how)
                 return
         if self.alive:

@@ -1,0 +1,53 @@
+"""Small jobs through ``psys run``, one after another: each ends well and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster import PROGRAM, check_model
+
+
+def run_one(model_dir: Path) -> None:
+    command = [sys.executable, "-m", "psys", "run", "--ps", "2", "--workers", "1", "--evaluator"]
+    program = [str(PROGRAM), "--model_dir", str(model_dir), "--max_steps", "60"]
+    done = subprocess.run(
+        [*command, "--log-dir", str(model_dir / "logs"), *program],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(r"psys: FINISHED step=60 checkpoint=\S+ export=/\S+", last)
+    assert "still running" not in done.stderr
+    assert "though the job finished" not in done.stderr
+    assert done.stdout.count("] DONE\n") == 5  # every role came to its end by itself
+    check_model(model_dir, 60)
+
+    pids = re.findall(r"\] PID (\d+)$", done.stdout, re.MULTILINE)
+    assert len(pids) == 5
+    assert not [pid for pid in pids if Path("/proc", pid).exists()]
+    found = re.search(r"TF_CONFIG (\{.*\})", done.stderr)
+    assert found is not None
+    for addresses in json.loads(found[1])["cluster"].values():
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, int(port)))
+
+
+def test_3_jobs_in_a_row_end_well_and_leave_nothing_behind(tmp_path: Path) -> None:
+    for number in range(3):
+        run_one(tmp_path / str(number))
+
+
+@pytest.mark.chaos
+def test_20_jobs_in_a_row_end_well_and_leave_nothing_behind(tmp_path: Path) -> None:
+    for number in range(20):
+        run_one(tmp_path / str(number))
