@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from psys.attendance import Attendance, LeadLink
-from psys.errors import GenerationChanged, ShardTimeout, ShardUnavailable
+from psys.errors import Fenced, GenerationChanged, ShardTimeout, ShardUnavailable
 from psys.ps.lead import Job
 from psys.ps.memory_shard import Caller, Snapshot
 from psys.ps.messages import (
@@ -166,16 +166,19 @@ class NodeHost:
         with self._lock:
             self._deliver(self._node.load(generation, slices, time.monotonic()))
 
-    def check_generation(self, generation: str) -> None:
-        """Check that a request about files comes from the live generation.
+    def check_chief(self, generation: str, member: int) -> None:
+        """Check that a request about files comes from the chief of the live generation.
 
         Raises:
-            GenerationChanged: if the shard holds another one, or none.
+            GenerationChanged: if the shard holds another generation, or none.
+            Fenced: if the sender is not the chief, or not any more.
         """
         with self._lock:
-            held = self._node.shard.generation
+            held, chief = self._node.shard.generation, self._node.shard.chief
         if not held or held != generation:
             raise GenerationChanged(f"ps:{self.index} holds generation {held or 'none'}.")
+        if not member or member != chief:
+            raise Fenced(f"ps:{self.index}: number {member} is not the chief's.")
 
     def note_newest(self, global_step: int, checkpoint_id: str) -> None:
         """Note the newest checkpoint of which this process's disk has a manifest."""
@@ -376,10 +379,12 @@ class LocalShard(Shard):
         """Put all slices in place; see ``Shard.load``."""
         self._host.load(generation, slices)
 
-    def keep_manifest(self, generation: str, manifest_json: str) -> None:
+    def keep_manifest(self, generation: str, member: int, manifest_json: str) -> None:
         """Do nothing: this shard's files lie where the chief commits."""
 
-    def delete_checkpoint(self, generation: str, global_step: int, checkpoint_id: str) -> None:
+    def delete_checkpoint(
+        self, generation: str, member: int, global_step: int, checkpoint_id: str
+    ) -> None:
         """Do nothing: this shard's files lie where the chief deletes."""
 
     def begin_exchange(self, request: ExchangeRequest) -> None:

@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,13 +32,6 @@ from psys.sharding import ShardMap, plan
 logger = logging.getLogger("psys")
 
 REPLY_SLACK_BYTES = 4096
-
-
-@runtime_checkable
-class _BoundsReplies(Protocol):
-    """A shard that refuses a reply larger than it was told to expect."""
-
-    reply_limit_bytes: int
 
 
 @dataclass(frozen=True)
@@ -105,11 +97,6 @@ class Parameters:
         self.check = check
         """Called before each new try; raises to give up."""
         self._versions = [0] * len(self.shards)
-        self._bounded = [
-            (index, shard)
-            for index, shard in enumerate(self.shards)
-            if isinstance(shard, _BoundsReplies)
-        ]
         self._dense = [self._dense_slices(index) for index in range(len(self.shards))]
 
     def _dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
@@ -239,7 +226,7 @@ class Parameters:
 
     def _bound_replies(self, requests: Sequence[ExchangeRequest]) -> None:
         """Tell each shard how large its reply can be: what was asked for, and its header."""
-        for index, shard in self._bounded:
+        for index, shard in enumerate(self.shards):
             shard.reply_limit_bytes = REPLY_SLACK_BYTES + sum(
                 math.prod(shape) * DTYPES[self.specs[name].dtype].itemsize + 8
                 for name, shape in self._expected(index, requests[index]).items()

@@ -398,6 +398,7 @@ class Lead:
             return ShardOrders()
         sealed = self._model in (_Model.SEALING, _Model.LIVE)
         attempt = self.saving.attempt
+        chief = self.roster.get("chief")
         return ShardOrders(
             generation=self.generation,
             phase=ShardPhase.LIVE if sealed else ShardPhase.LOADING,
@@ -405,6 +406,7 @@ class Lead:
             save=attempt.save if attempt is not None else "",
             cut=attempt.cut if attempt is not None else None,
             cut_step=attempt.cut_step if attempt is not None else 0,
+            chief=chief.number if chief is not None else 0,
         )
 
     def _chief_orders(self) -> ChiefOrders:

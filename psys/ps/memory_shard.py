@@ -186,6 +186,8 @@ class MemoryShard:
         self._write_error = ""
         self._parked: list[tuple[Caller, ExchangeRequest]] = []
         self._request_limit_bytes = 0
+        self.chief = 0
+        """The chief's member number, from the lead; 0 for no chief."""
         self.newest: tuple[int, str] = (0, "")
         """Step and id of the newest checkpoint whose manifest lies beside this shard's files."""
         self.snapshot: Snapshot | None = None
@@ -217,6 +219,7 @@ class MemoryShard:
     def obey(self, orders: ShardOrders) -> list[Served]:
         """Become what the lead says; return replies that were waiting for it."""
         served: list[Served] = []
+        self.chief = orders.chief
         if orders.generation != self.generation:
             served += self._begin_generation(orders.generation)
         if orders.phase is ShardPhase.LIVE and self.phase is ShardPhase.LOADED:

@@ -307,6 +307,8 @@ class ShardOrders:
     """None while holding; then what to let in before the cut."""
     cut_step: int = 0
     """The global step once exactly that is applied."""
+    chief: int = 0
+    """The chief's member number: nobody else may change a ps's files. 0 for no chief."""
 
 
 @dataclass(frozen=True)

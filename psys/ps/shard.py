@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,13 @@ class LoadedSlice:
 
 
 class Shard(ABC):
-    """All slices on one ps, as a client sees them. Calls may block; none is concurrent."""
+    """All slices on one ps, as a client sees them. Calls may block; none is concurrent.
+
+    Attributes:
+        reply_limit_bytes: no reply may be larger; ``Parameters`` sets it for each exchange.
+    """
+
+    reply_limit_bytes: int = sys.maxsize
 
     @abstractmethod
     def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
@@ -51,20 +58,35 @@ class Shard(ABC):
         """
 
     @abstractmethod
-    def keep_manifest(self, generation: str, manifest_json: str) -> None:
+    def keep_manifest(self, generation: str, member: int, manifest_json: str) -> None:
         """Put a committed checkpoint's manifest beside the shard's own file.
+
+        Args:
+            generation: the live one.
+            member: the chief's member number.
+            manifest_json: the text of the manifest.
 
         Raises:
             GenerationChanged: if the shard does not hold ``generation``.
+            Fenced: if ``member`` is not the chief's.
             ShardUnavailable: if the ps cannot be reached.
         """
 
     @abstractmethod
-    def delete_checkpoint(self, generation: str, global_step: int, checkpoint_id: str) -> None:
+    def delete_checkpoint(
+        self, generation: str, member: int, global_step: int, checkpoint_id: str
+    ) -> None:
         """Delete the shard's part of a checkpoint that the chief no longer keeps.
+
+        Args:
+            generation: the live one.
+            member: the chief's member number.
+            global_step: of the checkpoint.
+            checkpoint_id: its id.
 
         Raises:
             GenerationChanged: if the shard does not hold ``generation``.
+            Fenced: if ``member`` is not the chief's.
             ShardUnavailable: if the ps cannot be reached.
         """
 

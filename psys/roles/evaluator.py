@@ -36,6 +36,7 @@ from psys.train.shard_files import fetch_checkpoint
 logger = logging.getLogger("psys")
 
 LISTEN_SECS = 0.5
+SETTLE_SECS = 0.05
 PROGRESS_SECS = 2.0
 
 
@@ -81,6 +82,7 @@ class _Evaluator:
         ledger = evaluated_checkpoints(estimator.eval_dir(eval_spec.name))
         self._done = {os.path.basename(path) for path in ledger}
         self._pending: CheckpointEntry | None = None
+        self._last: CheckpointEntry | None = None
         self._not_before = time.monotonic() + eval_spec.start_delay_secs
         self._news_at = time.monotonic()
         self._facts = EvaluatorFacts()
@@ -104,15 +106,16 @@ class _Evaluator:
                 self._evaluate_pending()
                 continue
             event = self.feed.next(LISTEN_SECS)
-            if isinstance(event, Verdict):
+            while isinstance(event, CheckpointEntry):
+                self._take(event)
+                # What there is already comes one by one; only the newest is worth an evaluation.
+                event = self.feed.next(SETTLE_SECS)
+            if event is not None:
                 self._end(event)
                 return
-            if event is not None:
-                self._take(event)
-            elif self._over():
+            if self._over():
                 return
-            else:
-                self._end_if_late()
+            self._end_if_late()
 
     def _take(self, entry: CheckpointEntry) -> None:
         """Let a checkpoint wait; the newest and the final one go first."""
@@ -137,6 +140,7 @@ class _Evaluator:
     def _evaluate_pending(self) -> None:
         entry, self._pending = self._pending, None
         assert entry is not None
+        self._last = entry
         self._not_before = time.monotonic() + self._spec.throttle_secs
         self._tell(pins=frozenset({entry.checkpoint_id}), progress=f"step {entry.global_step}")
         only_export = _name(entry) in self._done
@@ -226,11 +230,12 @@ class _Evaluator:
         verdict = verdict_before(self._membership, self._max_steps, secs)
         if verdict is None:
             return
-        waiting = self._pending
-        if waiting is None:
+        newest = self._pending or self._last
+        last_name = "" if verdict.evaluated else os.path.basename(verdict.checkpoint)
+        if newest is not None and not newest.final and _name(newest) == last_name:
+            self._pending = replace(newest, final=True)  # its final exporters have not run
+        elif self._pending is None:
             raise JobOver(verdict)
-        if _name(waiting) == os.path.basename(verdict.checkpoint):
-            self._pending = replace(waiting, final=True)
         self._not_before = time.monotonic()
 
     def _end(self, verdict: Verdict) -> None:

@@ -33,8 +33,7 @@ class JobOver(Exception):
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(
-            f"Nothing to do: the job finished at step {verdict.global_step} "
-            f"({verdict.checkpoint})."
+            f"Nothing to do: the job finished at step {verdict.global_step} ({verdict.checkpoint})."
         )
 
 

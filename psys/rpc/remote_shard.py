@@ -61,17 +61,22 @@ class RemoteShard(Shard):
         except grpc.RpcError as failure:
             raise error_of(failure, self._peer) from failure
 
-    def keep_manifest(self, generation: str, manifest_json: str) -> None:
+    def keep_manifest(self, generation: str, member: int, manifest_json: str) -> None:
         """Put a manifest beside the shard's own file; see ``Shard.keep_manifest``."""
         request = checkpoints_pb2.KeepManifestRequest(
-            generation=generation, manifest_json=manifest_json
+            generation=generation, member=member, manifest_json=manifest_json
         )
         self._call_checkpoints("KeepManifest", request)
 
-    def delete_checkpoint(self, generation: str, global_step: int, checkpoint_id: str) -> None:
+    def delete_checkpoint(
+        self, generation: str, member: int, global_step: int, checkpoint_id: str
+    ) -> None:
         """Delete the shard's part of a checkpoint; see ``Shard.delete_checkpoint``."""
         request = checkpoints_pb2.DeleteCheckpointRequest(
-            generation=generation, global_step=global_step, checkpoint_id=checkpoint_id
+            generation=generation,
+            member=member,
+            global_step=global_step,
+            checkpoint_id=checkpoint_id,
         )
         self._call_checkpoints("DeleteCheckpoint", request)
 

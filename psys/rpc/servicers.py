@@ -174,7 +174,7 @@ class CheckpointsServicer(checkpoints_pb2_grpc.CheckpointsServicer):
     ) -> checkpoints_pb2.KeepManifestResponse:
         """Put a manifest beside this ps's shard file; where the disk is shared, it is there."""
         with errors_to_status(context):
-            self._host.check_generation(request.generation)
+            self._host.check_chief(request.generation, request.member)
             manifest = Manifest.from_json(request.manifest_json, "a manifest from the chief")
             commit(self._storage, manifest)
             self._host.note_newest(manifest.global_step, manifest.checkpoint_id)
@@ -187,7 +187,7 @@ class CheckpointsServicer(checkpoints_pb2_grpc.CheckpointsServicer):
     ) -> checkpoints_pb2.DeleteCheckpointResponse:
         """Delete this ps's part of a checkpoint; one that is gone is no error."""
         with errors_to_status(context):
-            self._host.check_generation(request.generation)
+            self._host.check_chief(request.generation, request.member)
             directory = _directory(request.global_step, request.checkpoint_id)
             if self._storage.exists(f"{directory}/{MANIFEST}"):
                 delete(self._storage, load(self._storage, f"{directory}/{MANIFEST}"))

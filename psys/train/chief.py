@@ -350,7 +350,8 @@ class ChiefControl:
         fetch_missing(self._storage, manifest, self._addresses, self._token)
         commit(self._storage, manifest)
         self._manifests.append(manifest)
-        self._on_every_ps(lambda shard: shard.keep_manifest(saved.generation, manifest.to_json()))
+        member, text = self._attendance.directive.member, manifest.to_json()
+        self._on_every_ps(lambda shard: shard.keep_manifest(saved.generation, member, text))
         logger.info(
             "Saved checkpoint for step %d: %s",
             manifest.global_step,
@@ -370,8 +371,18 @@ class ChiefControl:
         self._attendance.update(chief=replace(self._facts(), committed=self._entries()))
         for manifest in doomed:
             delete(self._storage, manifest)
-            step, name = manifest.global_step, manifest.checkpoint_id
-            self._on_every_ps(lambda shard: shard.delete_checkpoint(self._loaded, step, name))  # noqa: B023
+            self._delete_on_every_ps(manifest)
+
+    def _delete_on_every_ps(self, manifest: Manifest) -> None:
+        directive = self._attendance.directive
+        self._on_every_ps(
+            lambda shard: shard.delete_checkpoint(
+                directive.generation,
+                directive.member,
+                manifest.global_step,
+                manifest.checkpoint_id,
+            )
+        )
 
     def _on_every_ps(self, call: Callable[[Shard], None]) -> None:
         """Tell every ps about a checkpoint; one that does not hear keeps what it has."""

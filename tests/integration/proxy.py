@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -25,7 +26,6 @@ class Proxy:
             self._cut = True
             for one in self._open:
                 _shut(one)
-            self._open.clear()
 
     def restore(self) -> None:
         with self._lock:
@@ -34,7 +34,8 @@ class Proxy:
     def close(self) -> None:
         self.cut()
         _shut(self._listener)
-        self._listener.close()
+        for one in (self._listener, *self._open):
+            one.close()
 
     def _accept(self) -> None:
         while True:
@@ -47,6 +48,7 @@ class Proxy:
                 if server is None:
                     client.close()
                     continue
+                # Kept to the end: a number closed too early could be another socket's.
                 self._open += [client, server]
             for ends in ((client, server), (server, client)):
                 threading.Thread(target=_pass, args=ends, daemon=True).start()
@@ -60,16 +62,12 @@ def _connect(target: tuple[str, int]) -> socket.socket | None:
 
 
 def _pass(source: socket.socket, sink: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         while data := source.recv(65536):
             sink.sendall(data)
-    except OSError:
-        pass
     _shut(sink)
 
 
 def _shut(one: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it is shut already
         one.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        one.close()

@@ -59,7 +59,9 @@ def test_a_killed_worker_that_stays_away_does_not_stop_the_others(
 def test_finite_input_of_a_killed_worker_is_not_left_out_in_silence(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
-    cluster = make_cluster(ps=1, arguments=["--batches", 20, "--recover_secs", 2, "--linger_secs", 1])
+    cluster = make_cluster(
+        ps=1, arguments=["--batches", 20, "--recover_secs", 2, "--linger_secs", 1]
+    )
     roles = cluster.start_all(but=["worker:0"])
     worker = cluster.start("worker", "--hold", f"10:{gate(tmp_path, 'never')}")
     worker.saw("HOLDING")

@@ -192,9 +192,9 @@ def test_another_generations_chief_neither_keeps_nor_deletes(
 ) -> None:
     job.storage.write_once(FILE, b"data")
     with pytest.raises(GenerationChanged):
-        shard.keep_manifest(generation, "{}")
+        shard.keep_manifest(generation, job.member, "{}")
     with pytest.raises(GenerationChanged):
-        shard.delete_checkpoint(generation, 7, ID)
+        shard.delete_checkpoint(generation, job.member, 7, ID)
     assert job.storage.exists(FILE)
 
 
@@ -204,7 +204,7 @@ def test_no_id_that_is_none_deletes_anything(
 ) -> None:
     job.storage.write_once(FILE, b"data")
     with pytest.raises(ModelError):
-        shard.delete_checkpoint(job.generation, 7, checkpoint_id)
+        shard.delete_checkpoint(job.generation, job.member, 7, checkpoint_id)
     assert job.storage.exists(FILE)
 
 
@@ -220,7 +220,7 @@ def test_no_id_that_is_none_deletes_anything(
 )
 def test_a_manifest_that_is_none_is_not_kept(job: Any, shard: RemoteShard, text: str) -> None:
     with pytest.raises(PsysError):
-        shard.keep_manifest(job.generation, text)
+        shard.keep_manifest(job.generation, job.member, text)
     assert job.storage.list() == ()
 
 

@@ -61,7 +61,7 @@ def test_no_status_stands_for_two_errors() -> None:
     [
         (errors.NanLossDuringTrainingError, errors.ModelError),
         (errors.ConfigTypeError, errors.ConfigError),
-        (errors.Fenced, errors.ClusterError),
+        (errors.JobFailed, errors.ClusterError),
         (errors.CheckpointError, errors.ClusterError),
     ],
 )

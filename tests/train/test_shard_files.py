@@ -14,11 +14,11 @@ from psys.arrays import VariableSpec
 from psys.checkpoint.manifest import Manifest, ShardEntry, commit
 from psys.checkpoint.reader import CheckpointReader
 from psys.checkpoint.storage import FileStorage
-from psys.errors import CheckpointCorrupt, CheckpointNotFound, GenerationChanged
+from psys.errors import CheckpointCorrupt, CheckpointNotFound, Fenced, GenerationChanged
 from psys.host import NodeHost
 from psys.initializers import Constant
 from psys.ps.memory_shard import SliceState, Snapshot
-from psys.ps.messages import ShardOrders, ShardPhase
+from psys.ps.messages import ShardFacts, ShardOrders, ShardPhase
 from psys.ps.shard import LoadedSlice
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
@@ -26,6 +26,8 @@ from psys.train.shard_files import fetch_checkpoint, shard_writer
 
 ID = "0123456789ab"
 STEP = 7
+CHIEF = 3
+"""Its member number."""
 SPEC = VariableSpec("w", (5, 2), "float32", Constant(0.0))
 VALUE = np.arange(10, dtype=np.float32).reshape(5, 2)
 ROWS = ((0, 3), (3, 5))
@@ -53,7 +55,7 @@ def ps(tmp_path: Path) -> Iterator[list[Ps]]:
     for index in range(2):
         directory = tmp_path / f"ps{index}"
         host = NodeHost(index, shard_writer(str(directory), 2))
-        host.obey(ShardOrders(generation="g", phase=ShardPhase.LOADING))
+        host.obey(ShardOrders(generation="g", phase=ShardPhase.LOADING, chief=CHIEF))
         address, storage = free_address(), FileStorage(directory)
         server = Server(host, storage, address, tasks=2, token=None)
         started.append(Ps(host, server, storage, address, RemoteShard(index, address)))
@@ -76,7 +78,7 @@ def save(ps: list[Ps]) -> Manifest:
 
 def keep(ps: list[Ps], manifest: Manifest) -> None:
     for one in ps:
-        one.shard.keep_manifest("g", manifest.to_json())
+        one.shard.keep_manifest("g", CHIEF, manifest.to_json())
 
 
 def addresses(ps: list[Ps]) -> tuple[str, ...]:
@@ -102,7 +104,7 @@ def test_a_manifest_kept_twice_or_on_a_shared_disk_is_no_error(ps: list[Ps]) -> 
 
 
 def test_a_ps_tells_the_lead_of_the_newest_it_keeps(ps: list[Ps]) -> None:
-    heard = []
+    heard: list[ShardFacts] = []
     ps[0].host.listen_to_facts(heard.append)
     assert (heard[-1].newest_step, heard[-1].newest_checkpoint) == (0, "")
     keep(ps, save(ps))
@@ -112,10 +114,21 @@ def test_a_ps_tells_the_lead_of_the_newest_it_keeps(ps: list[Ps]) -> None:
 def test_files_are_changed_only_for_the_generation_that_is_held(ps: list[Ps]) -> None:
     manifest = save(ps)
     with pytest.raises(GenerationChanged, match="holds generation g"):
-        ps[0].shard.keep_manifest("another", manifest.to_json())
+        ps[0].shard.keep_manifest("another", CHIEF, manifest.to_json())
     keep(ps, manifest)
     with pytest.raises(GenerationChanged):
-        ps[0].shard.delete_checkpoint("another", STEP, ID)
+        ps[0].shard.delete_checkpoint("another", CHIEF, STEP, ID)
+    assert ps[0].storage.exists(manifest.name)
+
+
+def test_files_are_changed_only_by_the_chief_of_today(ps: list[Ps]) -> None:
+    manifest = save(ps)
+    keep(ps, manifest)
+    for number in (0, CHIEF - 1, CHIEF + 1):
+        with pytest.raises(Fenced, match="is not the chief's"):
+            ps[0].shard.keep_manifest("g", number, manifest.to_json())
+        with pytest.raises(Fenced, match="is not the chief's"):
+            ps[0].shard.delete_checkpoint("g", number, STEP, ID)
     assert ps[0].storage.exists(manifest.name)
 
 
@@ -123,7 +136,7 @@ def test_a_deleted_checkpoint_leaves_nothing_on_a_ps(ps: list[Ps]) -> None:
     manifest = save(ps)
     keep(ps, manifest)
     for _ in range(2):  # the second time it is gone already
-        ps[0].shard.delete_checkpoint("g", STEP, ID)
+        ps[0].shard.delete_checkpoint("g", CHIEF, STEP, ID)
     assert not ps[0].storage.list(manifest.directory)
 
 

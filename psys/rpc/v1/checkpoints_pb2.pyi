@@ -95,26 +95,30 @@ class ReadManifestResponse(_message.Message):
     def __init__(self, manifest_json: _Optional[str] = ...) -> None: ...
 
 class KeepManifestRequest(_message.Message):
-    __slots__ = ("generation", "manifest_json")
+    __slots__ = ("generation", "manifest_json", "member")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
     generation: str
     manifest_json: str
-    def __init__(self, generation: _Optional[str] = ..., manifest_json: _Optional[str] = ...) -> None: ...
+    member: int
+    def __init__(self, generation: _Optional[str] = ..., manifest_json: _Optional[str] = ..., member: _Optional[int] = ...) -> None: ...
 
 class KeepManifestResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DeleteCheckpointRequest(_message.Message):
-    __slots__ = ("generation", "checkpoint_id", "global_step")
+    __slots__ = ("generation", "checkpoint_id", "global_step", "member")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
     generation: str
     checkpoint_id: str
     global_step: int
-    def __init__(self, generation: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., global_step: _Optional[int] = ...) -> None: ...
+    member: int
+    def __init__(self, generation: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., global_step: _Optional[int] = ..., member: _Optional[int] = ...) -> None: ...
 
 class DeleteCheckpointResponse(_message.Message):
     __slots__ = ()

@@ -213,20 +213,22 @@ class Report(_message.Message):
     def __init__(self, task: _Optional[str] = ..., instance: _Optional[str] = ..., revision: _Optional[int] = ..., protocol_version: _Optional[int] = ..., cluster_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., generation: _Optional[str] = ..., member: _Optional[int] = ..., phase: _Optional[_Union[TaskPhase, str]] = ..., reason: _Optional[str] = ..., heard_verdict: bool = ..., shard: _Optional[_Union[ShardFacts, _Mapping]] = ..., chief: _Optional[_Union[ChiefFacts, _Mapping]] = ..., evaluator: _Optional[_Union[EvaluatorFacts, _Mapping]] = ...) -> None: ...
 
 class ShardOrders(_message.Message):
-    __slots__ = ("generation", "phase", "refused", "save", "cut", "cut_step")
+    __slots__ = ("generation", "phase", "refused", "save", "cut", "cut_step", "chief")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     SAVE_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
     CUT_STEP_FIELD_NUMBER: _ClassVar[int]
+    CHIEF_FIELD_NUMBER: _ClassVar[int]
     generation: str
     phase: ShardPhase
     refused: Numbers
     save: str
     cut: Fences
     cut_step: int
-    def __init__(self, generation: _Optional[str] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., save: _Optional[str] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., cut_step: _Optional[int] = ...) -> None: ...
+    chief: int
+    def __init__(self, generation: _Optional[str] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., save: _Optional[str] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., cut_step: _Optional[int] = ..., chief: _Optional[int] = ...) -> None: ...
 
 class SaveResult(_message.Message):
     __slots__ = ("request", "checkpoint_id", "generation", "global_step", "cut", "files", "torn", "error")
