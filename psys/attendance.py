@@ -260,6 +260,6 @@ class Attendance:
         if waited < SAY_AFTER_SECS:
             return
         until = "" if limit is None else f" (at most {limit:.0f} s)"
-        logger.info(
-            "Waiting for %s since %.0f s%s. %s", what, waited, until, self._state(directive, now)
-        )
+        state = self._state(directive, now)
+        line = f"Waiting for {what} since {waited:.0f} s{until}."
+        logger.info("%s", f"{line} {state}" if state else line)

@@ -354,7 +354,14 @@ class Lead:
         ended, reason = inputs_ended(
             self.job.trainers, self.roster, self.waits, self.job.limits, now
         )
-        if ended:
+        if ended and self._lost_step >= self.grants.max_steps > self.grants.global_step:
+            # The job had come to its end once; to call what is left of it so would be a lie.
+            self.fail(
+                f"the model went back from step {self._lost_step} to "
+                f"{self.grants.global_step} and no trainer is left to go on",
+                now,
+            )
+        elif ended:
             self.grants.stop("all input ended")
         elif reason:
             self.fail(reason, now)

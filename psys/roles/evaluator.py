@@ -120,10 +120,11 @@ class _Evaluator:
     def _take(self, entry: CheckpointEntry) -> None:
         """Let a checkpoint wait; the newest and the final one go first."""
         self._news_at = time.monotonic()
-        if not entry.final and _name(entry) in self._done:
-            return
         waiting = self._pending
         if waiting is not None and not entry.final and waiting.global_step > entry.global_step:
+            return
+        if not entry.final and _name(entry) in self._done:
+            self._pending = None  # what waits is older than what was evaluated before
             return
         if waiting is not None and waiting.checkpoint_id != entry.checkpoint_id:
             logger.info(

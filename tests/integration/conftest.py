@@ -9,7 +9,7 @@ import pytest
 # The tests are no package (importlib mode); cluster.py is their one shared module.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster import Cluster  # noqa: E402 - found by the line above
+from cluster import Cluster
 
 
 @pytest.fixture

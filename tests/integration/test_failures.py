@@ -190,7 +190,7 @@ def test_a_role_that_never_starts_is_named(make_cluster: MakeCluster, absent: st
 def test_a_worker_with_finite_input_that_never_starts_is_named(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(
         ps=1,
-        arguments=[*"--max_steps 0 --batches 10 --start_timeout_secs 2 --linger_secs 1".split()],
+        arguments=["--batches", 10, "--start_timeout_secs", 2, "--linger_secs", 1],
     )
     roles = cluster.start_all(but=["worker:0"])
     reason = "worker:0 did not start within 2 s; its input was not trained on"

@@ -292,10 +292,10 @@ def test_a_latecomer_to_a_job_whose_lead_still_lingers_is_told(
     "task",
     [
         "worker:0",
+        pytest.param("evaluator:0", marks=pytest.mark.chaos),
         pytest.param("chief:0", marks=pytest.mark.chaos),
         pytest.param("ps:0", marks=pytest.mark.chaos),
         pytest.param("ps:1", marks=pytest.mark.chaos),
-        pytest.param("evaluator:0", marks=pytest.mark.chaos),
     ],
 )
 def test_a_latecomer_to_a_finished_job_finds_the_verdict_and_exits_0(

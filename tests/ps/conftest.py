@@ -127,7 +127,10 @@ class LeadBench:
             self.now += min(0.5, until - self.now)
             for task in live:
                 self.say(task)
-            self._take(self.node.tick(self.now))
+            self.tick()
+
+    def tick(self) -> None:
+        self._take(self.node.tick(self.now))
 
     def say(self, task: str, instance: str = "", **facts: Any) -> None:
         """Send a task's report; the phase stays until another is given."""
@@ -144,9 +147,9 @@ class LeadBench:
         self.chief = ChiefFacts(**{**self.chief.__dict__, **changes})
         self.say("chief", instance)
 
-    def say_shard(self, index: int, phase: ShardPhase, **facts: Any) -> None:
+    def say_shard(self, index: int, phase: ShardPhase, instance: str = "", **facts: Any) -> None:
         facts.setdefault("generation", self.lead.generation)
-        self.say(f"ps:{index}", shard=ShardFacts(index, phase, **facts))
+        self.say(f"ps:{index}", instance, shard=ShardFacts(index, phase, **facts))
 
     def obeyed(self, index: int, **facts: Any) -> None:
         """Let another ps say that it is as ordered."""
@@ -182,13 +185,17 @@ class LeadBench:
         generation = self.lead.generation
         for index in range(1, len(self.job.ps)):
             self.say_shard(index, ShardPhase.LOADING)
-        self._take(self.node.load(generation, slices(), self.now))
+        self.load_shard(generation)
         for index in range(1, len(self.job.ps)):
             self.say_shard(index, ShardPhase.LOADED)
         self.say_chief(loaded=generation, loaded_step=step)
         for index in range(1, len(self.job.ps)):
             self.say_shard(index, ShardPhase.LIVE)
         assert self.lead.live
+
+    def load_shard(self, generation: str) -> None:
+        """Let the chief load the lead's own shard."""
+        self._take(self.node.load(generation, slices(), self.now))
 
     # ------------------------------------------------------------ steps
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from psys.ps.endings import Ending, Limits, Waits, inputs_ended, overdue
 from psys.ps.messages import Report, TaskPhase, Verdict
-from psys.ps.roster import LEASE_SECS, Roster
+from psys.ps.roster import Roster
 
 LIMITS = Limits(start_timeout_secs=100.0, recover_secs=30.0, linger_secs=20.0)
 TRAINERS = ("chief", "worker:0")
@@ -146,4 +146,3 @@ def test_the_lead_stays_for_an_unlisted_evaluator_that_is_there() -> None:
     ending.conclude(Verdict(True), 0.0)
     roster = roster_of(chief=TaskPhase.LEFT, worker_0=TaskPhase.LEFT, evaluator=TaskPhase.WORKING)
     assert ending.unheard(TRAINERS, roster) == ["evaluator"]
-    assert LEASE_SECS < LIMITS.linger_secs  # a silent one is not waited for without end

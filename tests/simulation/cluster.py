@@ -6,16 +6,17 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from simulation.evaluator import Evaluator
+from simulation.invariants import Disk, Invariants, Violation, check
+from simulation.network import Clock, Process, Stream, Weather
+from simulation.ps import LeadServer, Ps, Server
+from simulation.tasks import Task
+from simulation.trainers import Chief, Worker
+
 from psys.errors import ModelError
 from psys.ps.endings import Limits
 from psys.ps.lead import Job
 from psys.ps.node import Node
-from simulation.evaluator import Evaluator
-from simulation.invariants import Disk, Invariants, Violation, check
-from simulation.network import Clock, Process, Weather
-from simulation.ps import LeadServer, Ps, Server
-from simulation.tasks import Task
-from simulation.trainers import Chief, Worker
 
 LIMITS = Limits(start_timeout_secs=40.0, recover_secs=25.0, linger_secs=20.0)
 BOUND_SECS = 400.0
@@ -236,9 +237,14 @@ class Cluster:
                 self._start_again(name, draw.choice((0.05, 0.5, 2.0, 5.0)))
 
     @staticmethod
-    def _streams(victim: Process) -> list[object]:
+    def _streams(victim: Process) -> list[Stream]:
         server = victim.server if isinstance(victim, Ps) else victim
         return [*victim.streams, *(server.streams if server is not victim else ())]
+
+    def supervise(self, fenced: Task) -> None:
+        """Start a process again that gave way to another, if that other is gone too."""
+        if self.now_running[fenced.name] is fenced:
+            self._start_again(fenced.name, 1.0)
 
     def _start_again(self, name: str, delay_secs: float) -> None:
         self._to_start += 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from psys.errors import ClusterError, JobFailed
-from psys.ps.messages import CheckpointEntry, EvaluatorFacts, TaskPhase, Verdict
 from simulation.network import Stream, Thread, Wait
 from simulation.ps import News
 from simulation.tasks import REOPEN_SECS, Task
+
+from psys.errors import ClusterError, JobFailed
+from psys.ps.messages import CheckpointEntry, EvaluatorFacts, TaskPhase, Verdict
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from simulation.model import Values, applied, shard_values
 
 from psys.arrays import Array
 from psys.ps.lead import Lead
 from psys.ps.memory_shard import MemoryShard, Snapshot
 from psys.ps.messages import Directive, SaveResult, ShardPhase, TaskName, TaskPhase, Verdict
 from psys.ps.roster import Instance, Member
-from simulation.model import Values, applied, shard_values, snapshot_values
 
 
 class Violation(AssertionError):
@@ -240,7 +240,9 @@ class Invariants:
             f"{result.global_step} for {len(applied(files[0].values))} steps",
         )
 
-    def _by_member(self, rows: set[int], generation: str) -> Mapping[tuple[TaskName, int], set[int]]:
+    def _by_member(
+        self, rows: set[int], generation: str
+    ) -> Mapping[tuple[TaskName, int], set[int]]:
         """Return the sequences applied in this generation, by (task, member number)."""
         members: dict[tuple[TaskName, int], set[int]] = defaultdict(set)
         for row in rows:

@@ -226,7 +226,7 @@ class Stream:
         chance, weather = self.clock.random.random, self._weather
         if self._whole_state:
             if chance() < weather.repeat_chance:
-                self.clock.after(2 * chance(), lambda: self._arrive(message, up))
+                self.clock.after(2 * chance(), lambda: self._repeat(message, up))
             if chance() < weather.lose_chance:
                 if not up:
                     self.clock.after(3 * chance(), self.break_off)
@@ -245,6 +245,10 @@ class Stream:
         elif up and (late := self._late_secs[up]) is not None:
             self.clock.after(late, lambda: end.do(lambda: handle(message)))
 
+    def _repeat(self, message: Any, up: bool) -> None:
+        if self.open:
+            self._arrive(message, up)
+
     def break_off(self, notice_secs: float | None = None) -> None:
         """Break; what is on its way up may still arrive, both ends notice in a while."""
         if not self.open:
@@ -256,7 +260,9 @@ class Stream:
         notice = 0.02 * chance() if notice_secs is None else notice_secs
         self.clock.after(notice, lambda: self.client.do(self.client_broken))
         if notice_secs is not None or chance() >= self._weather.half_open_chance:
+            # Nothing comes after the end of a stream.
+            arrived = max(self._last_secs[True] - self.clock.now, notice)
             late = self._late_secs[True] or 0.0
-            self.clock.after(notice + late, lambda: self.server.do(self.server_broken))
+            self.clock.after(arrived + late + 1e-6, lambda: self.server.do(self.server_broken))
         self.client.streams.remove(self)
         self.server.streams.remove(self)

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simulation.invariants import ShardFileOnDisk
+from simulation.model import snapshot_values
+from simulation.network import Process, Stream, Thread, Wait
+from simulation.tasks import LATECOMER_SECS, Task
+
 from psys.errors import GenerationChanged
 from psys.ps.messages import (
     CheckpointEntry,
@@ -19,10 +24,6 @@ from psys.ps.messages import (
 )
 from psys.ps.roster import Instance
 from psys.ps.shard import LoadedSlice
-from simulation.invariants import ShardFileOnDisk
-from simulation.model import snapshot_values
-from simulation.network import Process, Stream, Thread, Wait
-from simulation.tasks import LATECOMER_SECS, Task
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster
@@ -40,9 +41,7 @@ class Server(Process):
     def __init__(self, cluster: Cluster, index: int) -> None:
         super().__init__(cluster.clock, f"ps:{index}")
         self.cluster = cluster
-        self.node = cluster.options.node(
-            index, cluster.new_id, cluster.job if index == 0 else None
-        )
+        self.node = cluster.options.node(index, cluster.new_id, cluster.job if index == 0 else None)
         self.task: Task | None = None
         """The control stream of a ps that is not the lead."""
         self._subscribers: dict[Instance, Stream] = {}
@@ -107,7 +106,10 @@ class Server(Process):
             self._tell_watchers()
 
         stream.to_server = begin
-        stream.server_broken = lambda: self._watchers.pop(stream, None)
+        stream.server_broken = lambda: self._forget_watcher(stream)
+
+    def _forget_watcher(self, stream: Stream) -> None:
+        self._watchers.pop(stream, None)
 
     def _tell_watchers(self) -> None:
         lead = self.node.lead

@@ -10,10 +10,11 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from simulation.network import Process, Stream, Thread, Wait
+
 from psys.errors import ClusterError, ConfigError, Fenced, JobFailed, PsysError
 from psys.ps.messages import Directive, Report, Standing, TaskPhase
 from psys.ps.roster import RENEWAL_SECS
-from simulation.network import Process, Stream, Thread, Wait
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster
@@ -28,7 +29,7 @@ Steps = Generator[Wait, bool, T]
 """A thread's part that returns a value."""
 
 
-class JobOver(Exception):  # noqa: N818
+class JobOver(Exception):
     """The job finished before this task came."""
 
 
@@ -170,6 +171,7 @@ class Task(Process):
             return
         except Fenced:
             self.end("fenced")
+            self.cluster.supervise(self)
             return
         except PsysError as error:
             how = f"error: {error}"

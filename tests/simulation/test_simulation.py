@@ -76,9 +76,7 @@ class DeafShard(MemoryShard):
             fence = self.fences.get(request.task, NO_FENCE)
             member = max(request.member, fence.member)
             sequence = fence.sequence + 1 if member == fence.member else 1
-            request = replace(
-                request, generation=self.generation, member=member, sequence=sequence
-            )
+            request = replace(request, generation=self.generation, member=member, sequence=sequence)
         return super()._serve(request)
 
 

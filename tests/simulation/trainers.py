@@ -5,10 +5,15 @@ The virtual twin of ``psys.parameters``, ``psys.train`` and ``psys.roles.{chief,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from simulation.invariants import Checkpoint, Push
+from simulation.model import gradients, slices
+from simulation.network import Stream, Thread, Wait
+from simulation.tasks import Steps, Task
 
 from psys.errors import CheckpointError, ClusterError, Fenced, GenerationChanged, ModelError
 from psys.ps.messages import (
@@ -24,10 +29,6 @@ from psys.ps.messages import (
     TaskPhase,
     Verdict,
 )
-from simulation.invariants import Checkpoint, Push
-from simulation.model import gradients, slices
-from simulation.network import Stream, Thread, Wait
-from simulation.tasks import Steps, Task
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster
@@ -73,6 +74,10 @@ class Connection:
             self._stream, self.broken = None, True
 
 
+def _all_answered(connections: list[Connection]) -> Callable[[], bool]:
+    return lambda: all(one.reply is not None or one.broken for one in connections)
+
+
 class Trainer(Task):
     """Takes steps until no more are granted, its input ends, or it is asked to leave."""
 
@@ -110,9 +115,7 @@ class Trainer(Task):
         sequence = self._sequence + push
         row = self._row
         if push:
-            row = self.cluster.invariants.new_push(
-                Push(generation, self.name, member, sequence)
-            )
+            row = self.cluster.invariants.new_push(Push(generation, self.name, member, sequence))
         rows = {} if row is None else {"log": np.array([row], np.int64)}
         request = ExchangeRequest(
             generation, self.name, member, sequence, 0, None, True, rows, wants_grant
@@ -141,11 +144,7 @@ class Trainer(Task):
             for index, connection in enumerate(self._connections):
                 if index not in replies:
                     connection.send(replace(request, wants_grant=request.wants_grant and not index))
-            if not (
-                yield Wait(
-                    lambda: all(one.reply or one.broken for one in open_ones), REPLY_LIMIT_SECS
-                )
-            ):
+            if not (yield Wait(_all_answered(open_ones), REPLY_LIMIT_SECS)):
                 for connection in open_ones:
                     if connection.reply is None:
                         connection.give_up()
@@ -195,10 +194,9 @@ class Trainer(Task):
         while True:
             try:
                 if grant is None:
-                    directive = self.directive
-                    if (directive.generation, directive.member) != self._place:
-                        if not (yield from self._join()):
-                            return "over"
+                    now = (self.directive.generation, self.directive.member)
+                    if now != self._place and not (yield from self._join()):
+                        return "over"
                     grant = yield from self._exchange(False, True)
                     self.session_created()
                 elif self.leaving:
@@ -301,10 +299,10 @@ class Chief(Trainer):
                 if not saved.error:
                     self._commit(saved)
                 self._answered = saved.request
-            if orders.initialize and orders.initialize != self._loaded:
-                if not (yield from self._initialize(orders.initialize)):
-                    yield Wait(at_most_secs=0.3)
-                    self._follows_news = True
+            new = orders.initialize not in ("", self._loaded)
+            if new and not (yield from self._initialize(orders.initialize)):
+                yield Wait(at_most_secs=0.3)
+                self._follows_news = True
 
     def _commit(self, saved: SaveResult) -> None:
         disk = self.cluster.disk
@@ -458,8 +456,6 @@ class Chief(Trainer):
                 self.check()
                 if self.clock.now - absent_since > cluster.limits.start_timeout_secs:
                     raise ClusterError("the final checkpoint was not evaluated")
-                yield Wait(
-                    lambda seen=self.directive: self.directive is not seen, 1.0  # type: ignore[misc]
-                )
+                yield Wait(at_most_secs=0.25)
         verdict = Verdict(True, "", final.global_step, final.path, evaluated=expected)
         self._tell(conclusion=verdict)
