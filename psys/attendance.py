@@ -140,6 +140,8 @@ class Attendance:
         while True:
             with self._changed:
                 directive = self._directive
+                if self._failure is not None:
+                    raise self._failure
                 if directive.revision >= 0 and condition(directive):
                     return directive
                 self._check(directive, despite_verdict)

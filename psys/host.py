@@ -65,7 +65,7 @@ class NodeHost:
         index: int,
         write_shard: WriteShard,
         job: Job | None = None,
-        keep_verdict: Callable[[Verdict], None] | None = None,
+        keep_verdict: Callable[[Verdict, str], None] | None = None,
     ) -> None:
         """Start the clock.
 
@@ -73,7 +73,7 @@ class NodeHost:
             index: of the shard.
             write_shard: writes a cut to disk; its exception fails the save.
             job: given where the lead lives here.
-            keep_verdict: puts a verdict on disk; called before anyone is told.
+            keep_verdict: puts a verdict, and the lead's id, on disk before anyone is told.
         """
         self._node = Node(index, new_id, job)
         self._write_shard = write_shard
@@ -194,9 +194,19 @@ class NodeHost:
             self._subscribers[instance] = deliver
             self._node.tell_again(instance)
 
-    def hear(self, report: Report) -> None:
-        """Take in a report."""
+    def hear(self, report: Report, deliver: Callable[[Directive], None] | None = None) -> None:
+        """Take in a report.
+
+        Args:
+            report: the report.
+            deliver: the way back of the stream it came on, which is the newest of its process:
+                an older stream that is late to end must not keep the directives to itself.
+        """
         with self._lock:
+            instance = (report.task, report.instance)
+            if deliver is not None and self._subscribers.get(instance) is not deliver:
+                self._subscribers[instance] = deliver
+                self._node.tell_again(instance)
             self._deliver(self._node.hear(report, time.monotonic()))
 
     def stream_broken(self, instance: Instance, deliver: Callable[[Directive], None]) -> None:
@@ -342,10 +352,11 @@ class NodeHost:
             self._news.notify_all()
 
     def _keep(self, verdict: Verdict) -> None:
-        if self._keep_verdict is None:
+        lead = self._node.lead
+        if self._keep_verdict is None or lead is None:
             return
         try:
-            self._keep_verdict(verdict)
+            self._keep_verdict(verdict, lead.lead_id)
         except OSError as error:
             # Everyone is told all the same; only a latecomer will look for the file in vain.
             logger.error("The verdict could not be written: %s.", error)

@@ -184,7 +184,7 @@ def test_the_clock_survives_an_error(
 
 def test_the_verdict_is_on_disk_before_anyone_is_told(new_host: NewHost) -> None:
     order: list[str] = []
-    host = new_host(JOB, keep_verdict=lambda verdict: order.append("kept"))
+    host = new_host(JOB, keep_verdict=lambda verdict, _lead: order.append("kept"))
     host.subscribe(
         ("chief", "i"), lambda one: order.append("told") if one.verdict is not None else None
     )
@@ -200,7 +200,7 @@ def test_the_verdict_is_on_disk_before_anyone_is_told(new_host: NewHost) -> None
 def test_a_full_disk_does_not_keep_the_verdict_from_being_told(
     new_host: NewHost, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def keep(verdict: Verdict) -> None:
+    def keep(verdict: Verdict, _lead: str) -> None:
         raise OSError(28, "No space left on device")
 
     host = new_host(JOB, keep_verdict=keep)

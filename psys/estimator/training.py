@@ -6,7 +6,6 @@ Membership differs. It does not know how the job ends: ``psys.roles`` does.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from psys.errors import ConfigError, ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.parameters import Parameters
-from psys.ps.messages import CheckpointEntry, ChiefFacts, JobPhase, TaskPhase
+from psys.ps.messages import CheckpointEntry, Directive, JobPhase, TaskPhase
 from psys.ps.roster import LEASE_SECS
 from psys.summary.writer import SummaryWriter
 from psys.train.builtin_hooks import (
@@ -87,6 +86,8 @@ class TrainingRun:
         self._saver: CheckpointSaverHook | None = None
         self._session: Session | None = None
         self._hooks: list[SessionRunHook] = []
+        self._stopped_at: int | None = None
+        """The directive known when no more was granted; None while there is more."""
         self.control: ChiefControl | None = None
 
     def run(self) -> LoopResult:
@@ -133,12 +134,13 @@ class TrainingRun:
         self._session = session
         if self.control is not None:
             self.control.reached = lambda: session.global_step
-        result = session.run(first)
+        result = self._end(session.run(first))
+        if self.control is None:
+            result = self._await_end(session, result)
         if not result.steps:
             logger.warning("Training made no steps: %s.", result.reason)
         elif result.loss is not None:
             logger.info("Loss for final step: %.6g.", result.loss)
-        self._end(result)
         return result
 
     def finish(self) -> CheckpointEntry:
@@ -151,11 +153,21 @@ class TrainingRun:
         saver, session = self._saver, self._session
         assert saver is not None
         assert session is not None
-        drained = self._attendance.wait_for(
-            lambda one: one.job is JobPhase.DRAINED, "all trainers to take their last step"
-        )
-        session.global_step = drained.global_step
-        last = saver.save_last(session, drained.global_step)
+        while True:
+            drained = self._attendance.wait_for(
+                lambda one: one.job is JobPhase.DRAINED or self._may_go_on(one),
+                "all trainers to take their last step",
+            )
+            if drained.job is not JobPhase.DRAINED:
+                self._end(session.resume())
+                continue
+            session.global_step = drained.global_step
+            last = saver.save_last(session, drained.global_step)
+            now = self._attendance.directive
+            if last.global_step == drained.global_step and now.generation == drained.generation:
+                break
+            # A ps was lost meanwhile: what was saved is not the end of this model.
+            logger.warning("The model went back before its end was saved; training goes on.")
         for hook in self._hooks:
             hook.end(session)
         return last
@@ -198,18 +210,14 @@ class TrainingRun:
 
     def _start_chief(self, specs: Any, seed: int) -> None:
         config, settings = self._config, self._membership.settings
-        facts = self._attendance.report.chief or ChiefFacts()
-        self._attendance.update(
-            chief=dataclasses.replace(facts, max_steps=self._arguments.max_steps or 0)
-        )
         self.control = ChiefControl(
             self._attendance,
             Parameters(specs, self._membership.shards(), config.recover_secs),
             settings.model_dir,
             seed=seed,
-            job_id=settings.job_id,
             keep=KeepRules(config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours),
             steps=self._arguments.steps,
+            max_steps=self._arguments.max_steps,
             addresses=settings.shard_addresses,
             token=settings.token,
         )
@@ -242,11 +250,38 @@ class TrainingRun:
         hooks.append(ProgressHook(self._reporter))
         return hooks
 
-    def _end(self, result: LoopResult) -> None:
-        """Tell the lead that this trainer takes no more steps, and why."""
+    def _end(self, result: LoopResult) -> LoopResult:
+        """Tell the lead why this trainer takes no more steps, unless it is the lead's doing."""
+        self._stopped_at = self._attendance.directive.revision if result.stopped else None
         if result.by_hook and self.control is not None:
             self.control.stop(result.reason)
-        self._attendance.update(phase=TaskPhase.INPUT_ENDED)
-        if self.control is None and self._session is not None:
-            for hook in self._hooks:
-                hook.end(self._session)
+        if not result.stopped:
+            self._attendance.update(phase=TaskPhase.INPUT_ENDED)
+        return result
+
+    def _may_go_on(self, directive: Directive) -> bool:
+        """Return whether a trainer that was granted no more may be granted more now.
+
+        The model went back to a checkpoint, or another chief goes on with it.
+        """
+        return (
+            self._stopped_at is not None
+            and directive.job is JobPhase.RUNNING
+            and directive.revision > self._stopped_at
+        )
+
+    def _await_end(self, session: Session, result: LoopResult) -> LoopResult:
+        """Let a worker that was granted no more wait until the job ends, or goes on."""
+        while result.stopped and not session.stop_requested:
+            told = self._attendance.wait_for(
+                lambda one: (
+                    one.verdict is not None or session.stop_requested or self._may_go_on(one)
+                ),
+                "the job to end",
+            )
+            if told.verdict is not None or session.stop_requested:
+                break
+            result = self._end(session.resume())
+        for hook in self._hooks:
+            hook.end(session)
+        return result

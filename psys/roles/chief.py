@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 
 from psys.cluster import MASTER
 from psys.errors import ClusterError
@@ -15,6 +14,7 @@ from psys.roles.local import EvaluationListener
 from psys.roles.role import (
     await_verdict,
     heard_verdict,
+    keep_verdict,
     member_of,
     on_sigterm,
     settings_of,
@@ -58,10 +58,17 @@ def run(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> Non
                     final = training.train()
                     assert final is not None
                     final = training.mark_final(final)
-                    _conclude(membership, final, _evaluated(membership, final, own))
+                    training.conclude(_verdict(final, _evaluated(membership, final, own)))
+                verdict = await_verdict(membership)
             finally:
                 training.close()
-            await_verdict(membership)
+            keep_verdict(membership)
+            logger.info(
+                "FINISHED at step %d: %s. Evaluated: %s.",
+                verdict.global_step,
+                verdict.checkpoint,
+                "yes" if verdict.evaluated else "none expected",
+            )
             heard_verdict(membership)
 
 
@@ -95,26 +102,14 @@ def _evaluated(
     return _await_evaluation(membership, final, membership.settings.limits.start_timeout_secs)
 
 
-def _conclude(membership: Membership, final: CheckpointEntry, export: str | None) -> None:
-    """Put FINISHED on disk, then tell it. ``export`` is None if nobody evaluated."""
-    attendance = membership.attendance
-    assert attendance is not None
-    verdict = Verdict(
+def _verdict(final: CheckpointEntry, export: str | None) -> Verdict:
+    """Return FINISHED. ``export`` is None if nobody evaluated."""
+    return Verdict(
         finished=True,
         global_step=final.global_step,
         checkpoint=final.path,
         export=export or "",
         evaluated=export is not None,
-    )
-    membership.settings.keep(verdict)
-    facts = attendance.report.chief
-    assert facts is not None
-    attendance.update(chief=replace(facts, conclusion=verdict))
-    logger.info(
-        "FINISHED at step %d: %s. Evaluated: %s.",
-        final.global_step,
-        final.path,
-        "yes" if verdict.evaluated else "none expected",
     )
 
 

@@ -81,6 +81,8 @@ class _Evaluator:
         self.feed = CheckpointFeed(settings.shard_addresses[0], settings.model_dir, settings.token)
         ledger = evaluated_checkpoints(estimator.eval_dir(eval_spec.name))
         self._done = {os.path.basename(path) for path in ledger}
+        self._leaving = False
+        self._interruptible = False
         self._pending: CheckpointEntry | None = None
         self._last: CheckpointEntry | None = None
         self._not_before = time.monotonic() + eval_spec.start_delay_secs
@@ -89,9 +91,15 @@ class _Evaluator:
         self._result: Evaluated | None = None
 
     def leave(self) -> None:
-        """Leave because of SIGTERM; the evaluation under way is given up."""
+        """Leave because of SIGTERM; the evaluation under way is given up (signal handler).
+
+        Raises:
+            SystemExit: 143, if only the user's code is interrupted, which may take long.
+        """
         logger.warning("SIGTERM: leaving.")
-        raise SystemExit(SIGTERM_EXIT_CODE)
+        self._leaving = True
+        if self._interruptible:
+            raise SystemExit(SIGTERM_EXIT_CODE)
 
     def run(self) -> None:
         """Evaluate what comes until the verdict.
@@ -101,7 +109,7 @@ class _Evaluator:
         """
         self._attendance.update(phase=TaskPhase.WORKING)
         self._attendance.begin()
-        while True:
+        while not self._leaving:
             if self._ready():
                 self._evaluate_pending()
                 continue
@@ -116,6 +124,7 @@ class _Evaluator:
             if self._over():
                 return
             self._end_if_late()
+        raise SystemExit(SIGTERM_EXIT_CODE)
 
     def _take(self, entry: CheckpointEntry) -> None:
         """Let a checkpoint wait; the newest and the final one go first."""
@@ -147,6 +156,7 @@ class _Evaluator:
         only_export = _name(entry) in self._done
         try:
             path = self._local_path(entry)
+            self._interruptible = not self._leaving
             self._result = evaluate_and_export(
                 self._estimator,
                 self._spec,
@@ -160,6 +170,8 @@ class _Evaluator:
                 raise
             # It was deleted or spoilt before it could be read; a newer one follows.
             logger.warning("Step %d was not evaluated: %s", entry.global_step, error)
+        finally:
+            self._interruptible = False
         self._done.add(_name(entry))
         completed = self._facts.completed
         if entry.final:
@@ -196,7 +208,11 @@ class _Evaluator:
         now = time.monotonic()
         if now - self._news_at >= PROGRESS_SECS:
             self._news_at = now
+            self._interruptible = False  # a signal in here could leave a lock behind
             self._tell(progress=f"batch {batch}")
+            self._interruptible = True
+        if self._leaving:
+            raise SystemExit(SIGTERM_EXIT_CODE)
 
     def _tell(self, **changes: object) -> None:
         self._facts = replace(self._facts, **changes)  # type: ignore[arg-type]

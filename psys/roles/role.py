@@ -12,7 +12,6 @@ from types import FrameType
 from psys.cluster import job_token, verdict_file
 from psys.errors import ClusterError, ConfigError, JobFailed
 from psys.estimator.run_config import RunConfig
-from psys.host import new_id
 from psys.ps.endings import Limits
 from psys.ps.lead import Job
 from psys.ps.messages import Standing, TaskPhase, Verdict
@@ -55,7 +54,6 @@ def settings_of(config: RunConfig) -> Settings:
         ),
         shard_addresses=cluster.shard_addresses,
         token=job_token(),
-        job_id=new_id(),
         verdict_file=verdict_file(),
     )
 
@@ -72,7 +70,7 @@ def member_of(settings: Settings) -> Iterator[Membership]:
     try:
         yield membership
     except JobFailed as failure:
-        _keep_failure(membership)
+        keep_verdict(membership)
         heard_verdict(membership)
         logger.error("psys: FAILED reason=%s", failure)
         raise SystemExit(1) from None
@@ -120,6 +118,7 @@ def tell_failure(membership: Membership, reason: str) -> None:
         membership.host.fail(f"{membership.settings.task}: {reason}")
         membership.host.wait_may_leave()
         return
+    attendance.out_of_reach = None  # too late to find that the job was over before
     attendance.update(phase=TaskPhase.FAILED, reason=reason)
     attendance.begin()
     try:
@@ -135,21 +134,21 @@ def tell_failure(membership: Membership, reason: str) -> None:
         logger.warning("The lead could not be told of the failure.")
         if membership.is_chief:
             settings = membership.settings
-            settings.keep(Verdict(False, f"{settings.task}: {reason}"))
+            settings.keep(Verdict(False, f"{settings.task}: {reason}"), attendance.directive.lead)
         return
     if directive.standing is Standing.ADMITTED:
-        _keep_failure(membership)
+        keep_verdict(membership)
         heard_verdict(membership)
 
 
-def _keep_failure(membership: Membership) -> None:
-    """Put a FAILED verdict on the chief's disk: the lead's may be another."""
+def keep_verdict(membership: Membership) -> None:
+    """Put the verdict on the chief's disk too: the lead's may be another."""
     attendance = membership.attendance
     if attendance is None or not membership.is_chief:
         return
-    verdict = attendance.directive.verdict
-    if verdict is not None and not verdict.finished:
-        membership.settings.keep(verdict)
+    directive = attendance.directive
+    if directive.verdict is not None:
+        membership.settings.keep(directive.verdict, directive.lead)
 
 
 def _leave(membership: Membership, why: str) -> None:

@@ -6,10 +6,11 @@ import logging
 import threading
 from collections.abc import Sequence
 
+from psys.attendance import Attendance
 from psys.estimator.estimator import Estimator
 from psys.estimator.specs import TrainSpec
 from psys.estimator.training import TrainArguments, TrainingRun
-from psys.ps.messages import CheckpointEntry
+from psys.ps.messages import CheckpointEntry, Directive, Verdict
 from psys.roles.role import SIGTERM_EXIT_CODE
 from psys.train.hooks import CheckpointSaverListener
 from psys.train.input_pipeline import InputContext
@@ -69,6 +70,11 @@ class Training:
         assert self._run.control is not None
         return self._run.control.mark_final(entry)
 
+    def conclude(self, verdict: Verdict) -> None:
+        """Tell the lead how the job ended (chief only)."""
+        assert self._run.control is not None
+        self._run.control.conclude(verdict)
+
     def close(self) -> None:
         """Give up input, connections and files."""
         self._run.close()
@@ -76,16 +82,26 @@ class Training:
     def leave(self) -> None:
         """Leave because of SIGTERM: after the step under way, if there is one.
 
-        Raises:
-            SystemExit: 143 if there is nothing to finish first.
+        For a signal handler: it raises nothing and asks for no lock of the interrupted code.
         """
         attendance = self._membership.attendance
-        live = attendance is not None and bool(attendance.directive.generation)
-        if not (self._under_way and live and self._run.request_stop("SIGTERM")):
+        assert attendance is not None
+        live = bool(attendance.directive.generation)
+        if self._under_way and live and self._run.request_stop("SIGTERM"):
+            logger.warning("SIGTERM: leaving after this step.")
+            self._leaving = True
+        else:
             logger.warning("SIGTERM: leaving.")
-            raise SystemExit(SIGTERM_EXIT_CODE)
-        logger.warning("SIGTERM: leaving after this step.")
-        self._leaving = True
-        if self._run.control is not None:
-            # Not here: whatever the signal interrupted may hold a lock of the lead.
-            threading.Thread(target=self._run.control.stop, args=("SIGTERM",), daemon=True).start()
+        threading.Thread(target=self._wait_no_more, args=(attendance,), daemon=True).start()
+
+    def _wait_no_more(self, attendance: Attendance) -> None:
+        """End every wait of this task with SystemExit, unless a step is to be finished first."""
+
+        def end_unless_live(directive: Directive) -> None:
+            if not (self._leaving and directive.generation):
+                attendance.fail(SystemExit(SIGTERM_EXIT_CODE))
+
+        if self._leaving and self._run.control is not None:
+            self._run.control.stop("SIGTERM")
+        attendance.listen(end_unless_live)
+        end_unless_live(attendance.directive)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -234,7 +234,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServicer):
         self._host.subscribe(instance, deliver)
         threading.Thread(
             target=self._hear_all,
-            args=(instance, itertools.chain((first,), request_iterator), outbox),
+            args=(instance, itertools.chain((first,), request_iterator), outbox, deliver, context),
             name="psys-reports",
             daemon=True,
         ).start()
@@ -254,6 +254,8 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServicer):
         instance: Instance,
         requests: Iterator[cluster_pb2.AttendRequest],
         outbox: queue.SimpleQueue[Directive | ModelError | None],
+        deliver: Callable[[Directive], None],
+        context: grpc.ServicerContext,
     ) -> None:
         """Take in the reports of one process; put None, or what is wrong, when they end."""
         try:
@@ -261,7 +263,9 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServicer):
                 report = wire.read(request.report, Report)
                 if (report.task, report.instance) != instance:
                     raise ModelError(f"{instance[0]} sent a report of {report.task!r}.")
-                self._host.hear(report)
+                if not context.is_active():
+                    return  # what is left of a broken stream must not come to life again
+                self._host.hear(report, deliver)
         except grpc.RpcError:
             pass  # the stream broke, and ends
         except ModelError as error:

@@ -155,7 +155,7 @@ class CheckpointSaverHook(SessionRunHook):
         return any(answers)
 
     def save_last(self, session: Session, step: int) -> CheckpointEntry:
-        """Save the model as training left it, unless that is saved already; end the listeners.
+        """Save the model as training left it, unless that is saved already.
 
         Args:
             session: the one that ended.
@@ -170,9 +170,13 @@ class CheckpointSaverHook(SessionRunHook):
             self._tell_before(session, step)
             last = self._control.wait_saved(self._control.request_save(final=True))
             self._tell_saved(session, last.global_step)
-        for listener in self._listeners:
-            listener.end(session, last.global_step)
         return last
+
+    def end(self, session: Session | None) -> None:
+        """Tell the listeners that training ended."""
+        assert session is not None
+        for listener in self._listeners:
+            listener.end(session, session.global_step)
 
 
 class StepCounterHook(SessionRunHook):

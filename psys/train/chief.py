@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from psys.arrays import VariableSpec
 from psys.attendance import Attendance
@@ -21,9 +22,16 @@ from psys.checkpoint.manifest import Manifest, ShardEntry, commit, load_all
 from psys.checkpoint.reader import CheckpointReader
 from psys.checkpoint.retention import delete, plan_deletions
 from psys.checkpoint.storage import FileStorage
-from psys.errors import CheckpointError, ClusterError, ModelError, PsysError
+from psys.errors import CheckpointError, ClusterError, ModelError, PsysError, ShardUnavailable
 from psys.parameters import Parameters
-from psys.ps.messages import CheckpointEntry, ChiefFacts, ChiefOrders, Directive, SaveResult
+from psys.ps.messages import (
+    CheckpointEntry,
+    ChiefFacts,
+    ChiefOrders,
+    Directive,
+    SaveResult,
+    Verdict,
+)
 from psys.ps.shard import LoadedSlice, Shard
 from psys.train.shard_files import fetch_checkpoint, fetch_missing
 
@@ -56,12 +64,11 @@ class ChiefControl:
         model_dir: str,
         *,
         seed: int,
-        job_id: str,
         keep: KeepRules,
         steps: int | None = None,
+        max_steps: int | None = None,
         addresses: tuple[str, ...] = (),
         token: str | None = None,
-        warm: Callable[[VariableSpec, int, int], LoadedSlice | None] | None = None,
     ) -> None:
         """Prepare; ``start`` begins.
 
@@ -70,38 +77,38 @@ class ChiefControl:
             parameters: a connection of its own to every shard, used for loading only.
             model_dir: where checkpoints are committed.
             seed: for a model created afresh.
-            job_id: of this run.
             keep: which checkpoints stay.
             steps: train for so many more steps than the model has when it is loaded.
+            max_steps: train up to this global step.
             addresses: of the ps, to fetch shard files from where no file system is shared.
             token: the job's token.
-            warm: gives the first value of a slice in a model created afresh, or None.
         """
         self._attendance = attendance
         self._parameters = parameters
         self._storage = FileStorage(model_dir)
         self._seed = seed
-        self._job_id = job_id
         self._keep = keep
         self._steps = steps
         self._addresses = addresses
         self._token = token
-        self._warm = warm
         self._changed = threading.Condition()
         self._directive: Directive | None = None
         self._closed = False
         self._loaded = ""
         self._answered = 0
         self._final_request: int | None = None
+        self._final_id = ""
+        self._last_saved: tuple[int, str] = (0, "")
+        """Request and id of the lead's last answer that was dealt with."""
         self._last_error = ""
+        self._facts_lock = threading.Lock()
         self.reached: Callable[[], int] = lambda: 0
         """The last global step this chief's training heard of: a new lead knows of none."""
         self._begun = time.monotonic()
         self._earlier_secs = 0.0
         self._manifests = load_all(self._storage)
         self._thread = threading.Thread(target=self._run, name="psys-chief", daemon=True)
-        report = attendance.report.chief or ChiefFacts()
-        attendance.update(chief=replace(report, committed=self._entries()))
+        self._change(max_steps=max_steps or 0, committed=self._entries())
 
     def start(self) -> None:
         """Begin to follow directives, the one that stands first."""
@@ -131,11 +138,11 @@ class ChiefControl:
         Args:
             final: whether the job ends with it, as its manifest will say.
         """
-        facts = self._facts()
-        number = facts.save_request + 1
-        if final:
-            self._final_request = number
-        self._attendance.update(chief=replace(facts, save_request=number))
+        with self._facts_lock:
+            number = self._facts().save_request + 1
+            if final:
+                self._final_request = number
+            self._attendance.update(chief=replace(self._facts(), save_request=number))
         return number
 
     def saved(self, request: int) -> bool:
@@ -169,21 +176,25 @@ class ChiefControl:
 
     def stop(self, reason: str) -> None:
         """Ask the lead to grant no more steps."""
-        facts = self._facts()
-        if not facts.stop_reason:
-            self._attendance.update(chief=replace(facts, stop_reason=reason))
+        if not self._facts().stop_reason:
+            self._change(stop_reason=reason)
 
     def mark_final(self, entry: CheckpointEntry) -> CheckpointEntry:
         """Tell everyone that ``entry`` is the job's last checkpoint."""
-        final = replace(entry, final=True)
-        facts = self._facts()
-        committed = tuple(
-            final if one.checkpoint_id == entry.checkpoint_id else one for one in facts.committed
-        )
-        self._attendance.update(chief=replace(facts, committed=committed))
-        return final
+        self._final_id = entry.checkpoint_id
+        self._change(committed=self._entries())
+        return replace(entry, final=True)
+
+    def conclude(self, verdict: Verdict) -> None:
+        """Tell the lead how the job ended."""
+        self._change(conclusion=verdict)
 
     # ------------------------------------------------------------ the chief's thread
+
+    def _change(self, **changes: Any) -> None:
+        """Change what the lead is told: two threads do, and neither may undo the other's."""
+        with self._facts_lock:
+            self._attendance.update(chief=replace(self._facts(), **changes))
 
     def _facts(self) -> ChiefFacts:
         facts = self._attendance.report.chief
@@ -224,11 +235,9 @@ class ChiefControl:
         """Do what a directive asks; False if it could not be done just now."""
         orders = directive.chief
         assert orders is not None
-        done = True
-        if orders.initialize and orders.initialize != self._loaded:
-            done = self._initialize(orders)
         saved = orders.saved
-        if saved is not None and saved.request > self._answered:
+        # First: it may be the checkpoint to go back to.
+        if saved is not None and (saved.request, saved.checkpoint_id) != self._last_saved:
             error = saved.error
             if not error:
                 try:
@@ -238,18 +247,21 @@ class ChiefControl:
             if error:
                 logger.error("The checkpoint was not saved: %s", error)
             with self._changed:
-                self._answered, self._last_error = saved.request, error
+                self._last_saved = (saved.request, saved.checkpoint_id)
+                self._answered = max(self._answered, saved.request)
+                self._last_error = error
                 self._changed.notify_all()
             self._remove_old(orders.pins)
-        return done
+        if orders.initialize and orders.initialize != self._loaded:
+            return self._initialize(orders)
+        return True
 
     def _initialize(self, orders: ChiefOrders) -> bool:
         """Create or restore the model as ordered; False if it was interrupted."""
         generation = orders.initialize
-        self._fetch_newest(orders)
-        manifest = find_latest_valid(self._storage)
-        step = 0 if manifest is None else manifest.global_step
         try:
+            self._fetch_newest(orders)
+            manifest = find_latest_valid(self._storage)
             if manifest is None:
                 self._parameters.load(generation, self._created)
             else:
@@ -259,7 +271,7 @@ class ChiefControl:
                     generation,
                     lambda spec, start, stop: restored(reader, spec, start, stop, self._seed),
                 )
-                self._earlier_secs = manifest.wall_secs
+                self._earlier_secs, self._begun = manifest.wall_secs, time.monotonic()
         except PsysError as error:
             if isinstance(error, (ModelError, CheckpointError)):
                 raise
@@ -267,16 +279,14 @@ class ChiefControl:
             logger.info("Loading the model was interrupted: %s", error)
             return False
         self._say_loaded(manifest, max(orders.lost_step, self.reached()))
-        self._loaded = generation
-        facts = replace(
-            self._facts(), loaded=generation, loaded_step=step, committed=self._entries()
+        self._loaded, self._final_request = generation, None
+        step = 0 if manifest is None else manifest.global_step
+        max_steps = self._facts().max_steps
+        if self._steps is not None and not max_steps:
+            max_steps = step + self._steps
+        self._change(
+            loaded=generation, loaded_step=step, max_steps=max_steps, committed=self._entries()
         )
-        if self._steps is not None and not facts.max_steps:
-            facts = replace(facts, max_steps=step + self._steps)
-        # Requests of the generation before are void: count from what is answered.
-        with self._changed:
-            self._answered = facts.save_request
-        self._attendance.update(chief=facts)
         return True
 
     def _fetch_newest(self, orders: ChiefOrders) -> None:
@@ -292,6 +302,8 @@ class ChiefControl:
             return
         try:
             fetched = fetch_checkpoint(self._storage, step, newest, self._addresses, self._token)
+        except ShardUnavailable:
+            raise
         except (CheckpointError, ClusterError) as error:
             raise CheckpointError(
                 f"A ps keeps a checkpoint of step {step} ({newest}) that is not in "
@@ -319,15 +331,14 @@ class ChiefControl:
             )
 
     def _created(self, spec: VariableSpec, start: int, stop: int) -> LoadedSlice:
-        warm = self._warm(spec, start, stop) if self._warm is not None else None
-        return warm or LoadedSlice(spec, start, stop, seed=self._seed)
+        return LoadedSlice(spec, start, stop, seed=self._seed)
 
     def _commit(self, saved: SaveResult) -> None:
         """Make the checkpoint exist: fetch what cannot be seen, write the manifest, tell."""
         shard_map = self._parameters.shard_map
         manifest = Manifest(
             checkpoint_id=saved.checkpoint_id,
-            job_id=self._job_id,
+            job_id=self._attendance.directive.lead,
             generation=saved.generation,
             global_step=saved.global_step,
             created_unix_secs=time.time(),
@@ -357,18 +368,20 @@ class ChiefControl:
             manifest.global_step,
             self._storage.path(manifest.directory),
         )
-        self._attendance.update(chief=replace(self._facts(), committed=self._entries()))
+        self._change(committed=self._entries())
 
     def _remove_old(self, pins: frozenset[str]) -> None:
-        final = {one.checkpoint_id for one in self._facts().committed if one.final}
         doomed = plan_deletions(
-            self._manifests, self._keep.keep_max, self._keep.every_n_hours, pins | final
+            self._manifests,
+            self._keep.keep_max,
+            self._keep.every_n_hours,
+            pins | {self._final_id},
         )
         if not doomed:
             return
         self._manifests = [one for one in self._manifests if one not in doomed]
         # Out of the catalogue before off the disk: nobody new begins to read them.
-        self._attendance.update(chief=replace(self._facts(), committed=self._entries()))
+        self._change(committed=self._entries())
         for manifest in doomed:
             delete(self._storage, manifest)
             self._delete_on_every_ps(manifest)
@@ -394,7 +407,9 @@ class ChiefControl:
 
     def _entries(self) -> tuple[CheckpointEntry, ...]:
         ordered = sorted(self._manifests, key=lambda one: one.order)
-        return tuple(entry_of(self._storage, one) for one in ordered)
+        return tuple(
+            entry_of(self._storage, one, one.checkpoint_id == self._final_id) for one in ordered
+        )
 
 
 def check_compatible(specs: Mapping[str, VariableSpec], reader: CheckpointReader) -> None:

@@ -37,7 +37,6 @@ class Settings:
         shard_addresses: of the ps in order, or of the chief that hosts the one shard; empty
             where there is no cluster.
         token: the job's token.
-        job_id: of this run.
         verdict_file: where a launcher wants the verdict.
     """
 
@@ -46,7 +45,6 @@ class Settings:
     job: Job
     shard_addresses: tuple[str, ...] = ()
     token: str | None = None
-    job_id: str = ""
     verdict_file: str | None = None
 
     @property
@@ -61,14 +59,14 @@ class Settings:
             return self.job.ps.index(self.task)
         return 0 if not self.job.ps and self.task == LOCAL else None
 
-    def keep(self, verdict: Verdict) -> None:
-        """Put a verdict on disk."""
-        keep_verdict(self.model_dir, verdict, self.job_id, self.verdict_file)
+    def keep(self, verdict: Verdict, job_id: str) -> None:
+        """Put the verdict of a job, named by its lead, on disk."""
+        keep_verdict(self.model_dir, verdict, job_id, self.verdict_file)
 
 
 def local_settings(model_dir: str) -> Settings:
     """Return the settings of training on one machine."""
-    return Settings(LOCAL, model_dir, Job(ps=(), trainers=(LOCAL,)), job_id=new_id())
+    return Settings(LOCAL, model_dir, Job(ps=(), trainers=(LOCAL,)))
 
 
 class Membership:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from psys.compute.train_store import TrainStore
@@ -36,6 +36,7 @@ class LoopResult:
     Attributes:
         reason: "granted no more", "input ended", or what a hook said.
         by_hook: whether a hook asked for it.
+        stopped: whether the lead granted no more: there may be more, if the model goes back.
         steps: how many steps this trainer took.
         global_step: the last one it heard of.
         loss: of its last step; None if it took none.
@@ -43,6 +44,7 @@ class LoopResult:
 
     reason: str
     by_hook: bool
+    stopped: bool
     steps: int
     global_step: int
     loss: float | None
@@ -85,6 +87,8 @@ class Session:
         self._stop_reason = ""
         self._following: Batch | None = None
         self._looked_ahead = False
+        self._untrained: Batch | None = None
+        """The batch at hand when no more was granted."""
 
     def run(self, first: Batch) -> LoopResult:
         """Train from ``first`` on until the loop ends.
@@ -93,20 +97,35 @@ class Session:
             ModelError: if a batch or model_fn is unusable.
             ClusterError: if the cluster cannot go on.
         """
+        return self._train(first, self._join)
+
+    def resume(self) -> LoopResult:
+        """Go on after no more was granted: the model went back, or another chief goes on.
+
+        Raises:
+            ModelError: if a batch or model_fn is unusable.
+            ClusterError: if the cluster cannot go on.
+        """
+        batch = self._untrained
+        assert batch is not None
+        return self._train(batch, self._pull_again)
+
+    def _train(self, first: Batch, begin: Callable[[Batch], Pulled | None]) -> LoopResult:
+        self.ended = False
         try:
-            return self._loop(first)
+            return self._loop(first, begin(first))
         finally:
             self.ended = True
 
-    def _loop(self, first: Batch) -> LoopResult:
+    def _loop(self, first: Batch, pulled: Pulled | None) -> LoopResult:
         batch: Batch | None = first
-        pulled = self._join(first)
         while pulled is not None and batch is not None:
             if self._stop_reason:
                 return self._result(self._stop_reason, by_hook=True)
             try:
                 if pulled.grant is Grant.STOP:
-                    return self._result("granted no more", by_hook=False)
+                    self._untrained = batch
+                    return self._result("granted no more", by_hook=False, stopped=True)
                 if pulled.grant is not Grant.GO:
                     pulled = self._trainer.pull(batch.rows)
                     continue
@@ -121,8 +140,20 @@ class Session:
         """Ask the loop to end after the step under way; the first reason stays."""
         self._stop_reason = self._stop_reason or reason
 
-    def _result(self, reason: str, *, by_hook: bool) -> LoopResult:
-        return LoopResult(reason, by_hook, self._steps, self.global_step, self._loss)
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody asked the loop to end."""
+        return bool(self._stop_reason)
+
+    def _result(self, reason: str, *, by_hook: bool, stopped: bool = False) -> LoopResult:
+        return LoopResult(reason, by_hook, stopped, self._steps, self.global_step, self._loss)
+
+    def _pull_again(self, batch: Batch) -> Pulled | None:
+        try:
+            return self._trainer.pull(batch.rows)
+        except GenerationChanged as change:
+            logger.info("%s", change)
+            return self._join(batch)
 
     def _join(self, batch: Batch) -> Pulled | None:
         """Take a place in the live generation and pull; None if the job has ended."""

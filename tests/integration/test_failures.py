@@ -221,7 +221,7 @@ def test_a_program_that_calls_exit_in_the_middle_fails_the_job(
         "program.main()\n"
     )
     (tmp_path / "program_of_tests.py").write_text(PROGRAM.read_text())
-    cluster = make_cluster(ps=1, arguments=["--max_steps", 100])
+    cluster = make_cluster(ps=1, arguments=["--max_steps", 100_000])
     ps, chief = cluster.start("ps"), cluster.start("chief")
     worker = cluster.start("worker", program=program)
     failed("reason=worker:0: the program ended itself with 'no licence'", ps, chief)
