@@ -38,6 +38,7 @@ def main() -> None:
             lambda input_context: train_batches(options, input_context),
             max_steps=options.max_steps or None,
             hooks=[StepPrinter(options)],
+            saving_listeners=[SaveHolder(options.hold_save)] if options.hold_save else [],
         ),
         tf.estimator.EvalSpec(
             lambda: eval_batches(options),
@@ -62,6 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--linger_secs", type=float, default=20)
     parser.add_argument("--expect_evaluator", action="store_true")
     parser.add_argument("--hold", action="append", default=[], help="BATCH:FILE to wait for")
+    parser.add_argument("--hold_save", default="", help="STEP:FILE to wait for before that save")
     parser.add_argument("--hold_eval", default="", help="a file to wait for before evaluating")
     parser.add_argument("--hold_model", default="", help="a file to wait for before building")
     parser.add_argument("--fail", default="", help="where to raise an exception")
@@ -160,6 +162,15 @@ class StepPrinter(tf.train.SessionRunHook):
             raise RuntimeError("the hook is broken")
         if self._fail == "stop" and run_values.global_step >= 5:
             run_context.request_stop("seen enough")
+
+
+class SaveHolder(tf.train.CheckpointSaverListener):
+    def __init__(self, hold: str) -> None:
+        self._step, self._file = hold.split(":", 1)
+
+    def before_save(self, session: Any, global_step_value: int) -> None:
+        if str(global_step_value) == self._step:
+            wait_for_file(self._file, f"save {self._step}")
 
 
 if __name__ == "__main__":

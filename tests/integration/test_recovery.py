@@ -126,6 +126,26 @@ def test_a_killed_ps_that_comes_back_sends_all_back_to_the_last_checkpoint(
     check_model(cluster.model_dir, 150)
 
 
+@pytest.mark.parametrize("index", [1, 0])
+def test_a_ps_lost_after_the_last_step_does_not_end_the_job_at_an_older_one(
+    make_cluster: MakeCluster, tmp_path: Path, index: int
+) -> None:
+    save_gate = gate(tmp_path, "save")
+    cluster = make_cluster(
+        ps=2, evaluator=True, arguments=["--max_steps", 60, "--save_steps", 1000]
+    )
+    roles = cluster.start_all("--hold_save", f"60:{save_gate}")
+    chief = roles["chief:0"]
+    # Every step is taken, and the last checkpoint is of the beginning.
+    chief.saw("HOLDING save 60")
+    roles.pop(f"ps:{index}").kill()
+    back = cluster.start(f"ps:{index}")
+    chief.saw("Restored ")
+    save_gate.touch()
+    finished(*roles.values(), back)
+    check_model(cluster.model_dir, 60)
+
+
 @pytest.mark.parametrize("task", ["ps:1", "ps:0", "chief:0"])
 def test_a_role_that_does_not_come_back_ends_everyone(
     make_cluster: MakeCluster, tmp_path: Path, task: str
