@@ -185,6 +185,11 @@ class Attendance:
         if self._begun:
             self._link.close()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What ends every wait of this process; None if nothing does."""
+        return self._failure
+
     def fail(self, error: BaseException) -> None:
         """Let every wait of this process end with ``error``, from whichever thread."""
         with self._changed:

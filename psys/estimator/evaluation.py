@@ -191,21 +191,23 @@ def write_results(
         file.write(json.dumps(line) + "\n")
 
 
-def evaluated_checkpoints(directory: str) -> set[str]:
-    """Return the paths of the checkpoints that ``results.jsonl`` says were evaluated."""
+def evaluated_checkpoints(directory: str) -> dict[str, dict[str, Any]]:
+    """Return path → metrics of the checkpoints that ``results.jsonl`` says were evaluated."""
     try:
         with open(os.path.join(directory, RESULTS), encoding="utf-8") as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
-        return set()
-    paths = set()
+        return {}
+    evaluated = {}
     for line in lines:
         try:
-            paths.add(str(json.loads(line)["checkpoint"]))
+            document = json.loads(line)
+            metrics = {**document["metrics"], "global_step": int(document["global_step"])}
+            evaluated[str(document["checkpoint"])] = metrics
         except (ValueError, KeyError, TypeError):
             # A line cut short by a kill: that evaluation is done again.
             logger.warning("A line of %s in %s cannot be read.", RESULTS, directory)
-    return paths
+    return evaluated
 
 
 def predict(

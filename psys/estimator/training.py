@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from psys.errors import ConfigError, ModelError
+from psys.errors import ClusterError, ConfigError, ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.parameters import Parameters
@@ -86,7 +86,7 @@ class TrainingRun:
         self._saver: CheckpointSaverHook | None = None
         self._session: Session | None = None
         self._hooks: list[SessionRunHook] = []
-        self._stopped_at: int | None = None
+        self._stopped_at: Directive | None = None
         """The directive known when no more was granted; None while there is more."""
         self.control: ChiefControl | None = None
 
@@ -148,11 +148,13 @@ class TrainingRun:
 
         Raises:
             JobFailed: if the job failed meanwhile.
+            ClusterError: if steps were lost that cannot be taken again.
             CheckpointError: if the checkpoint could not be saved.
         """
         saver, session = self._saver, self._session
         assert saver is not None
         assert session is not None
+        reached = 0
         while True:
             drained = self._attendance.wait_for(
                 lambda one: one.job is JobPhase.DRAINED or self._may_go_on(one),
@@ -161,7 +163,12 @@ class TrainingRun:
             if drained.job is not JobPhase.DRAINED:
                 self._end(session.resume())
                 continue
-            session.global_step = drained.global_step
+            if drained.global_step < reached:
+                raise ClusterError(
+                    f"A ps was lost after the last step, {reached}: the model went back to step "
+                    f"{drained.global_step}, and the input of the steps between is used up."
+                )
+            reached = session.global_step = drained.global_step
             last = saver.save_last(session, drained.global_step)
             now = self._attendance.directive
             if last.global_step == drained.global_step and now.generation == drained.generation:
@@ -252,7 +259,7 @@ class TrainingRun:
 
     def _end(self, result: LoopResult) -> LoopResult:
         """Tell the lead why this trainer takes no more steps, unless it is the lead's doing."""
-        self._stopped_at = self._attendance.directive.revision if result.stopped else None
+        self._stopped_at = self._attendance.directive if result.stopped else None
         if result.by_hook and self.control is not None:
             self.control.stop(result.reason)
         if not result.stopped:
@@ -264,11 +271,12 @@ class TrainingRun:
 
         The model went back to a checkpoint, or another chief goes on with it.
         """
-        return (
-            self._stopped_at is not None
-            and directive.job is JobPhase.RUNNING
-            and directive.revision > self._stopped_at
-        )
+        then = self._stopped_at
+        if then is None or directive.job is not JobPhase.RUNNING:
+            return False
+        # Revisions compare within one lead only.
+        changed = (directive.lead, directive.generation) != (then.lead, then.generation)
+        return changed or directive.revision > then.revision
 
     def _await_end(self, session: Session, result: LoopResult) -> LoopResult:
         """Let a worker that was granted no more wait until the job ends, or goes on."""

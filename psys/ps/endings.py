@@ -6,6 +6,7 @@ its own sentence. The verdict is written once: the second writer is told the fir
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -57,7 +58,8 @@ class Waits:
     def describe(self) -> str:
         """Return what is waited for, in one line; '' for nothing."""
         return "; ".join(
-            f"{what} (at most {limit:.0f} s)" for what, (_, limit) in self._current.items()
+            what if math.isinf(limit) else f"{what} (at most {limit:.0f} s)"
+            for what, (_, limit) in self._current.items()
         )
 
 

@@ -8,6 +8,7 @@ reports and answers with whole directives. It touches no parameter, file, socket
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -108,23 +109,28 @@ class Lead:
         self._rejected: dict[Instance, str] = {}
         self._refused: dict[TaskName, int] = {}
         self._chief_instance: Instance | None = None
+        self._digest_checked = ""
         self._lost_step = 0
 
     # ------------------------------------------------------------ what comes in
 
     def hear(self, report: Report, now: float) -> None:
         """Take in a report and go as far as it allows."""
-        instance = (report.task, report.instance)
         if reason := self._objection(report):
-            self._rejected[instance] = reason
-            member = self.roster.members.get(report.task)
-            if member is not None and member.instance == instance:
-                del self.roster.members[report.task]
-                self._give_up(member, now)
+            self._reject(report, reason, now)
         else:
-            self._rejected.pop(instance, None)
+            self._rejected.pop((report.task, report.instance), None)
             self.roster.hear(report, now)
         self.advance(now)
+
+    def _reject(self, report: Report, reason: str, now: float) -> None:
+        """Give a process that does not belong here no place, or take it back."""
+        instance = (report.task, report.instance)
+        self._rejected[instance] = reason
+        member = self.roster.members.get(report.task)
+        if member is not None and member.instance == instance:
+            del self.roster.members[report.task]
+            self._give_up(member, now)
 
     def stream_broken(self, instance: Instance, now: float) -> None:
         """Note that a process's control stream broke."""
@@ -203,7 +209,7 @@ class Lead:
             self._give_up(member, now)
         self.roster.admit_twins(now)
         self._return_grants()
-        self._note_chief()
+        self._note_chief(now)
         if self.ending.verdict is None:
             self._note_failures(now)
         if self.ending.verdict is None:
@@ -245,7 +251,7 @@ class Lead:
             ):
                 self.grants.give_back(task, number)
 
-    def _note_chief(self) -> None:
+    def _note_chief(self, now: float) -> None:
         """Take over what the chief says, and notice that another process is chief now."""
         chief = self.roster.get("chief")
         if chief is None or chief.report.chief is None:
@@ -257,6 +263,11 @@ class Lead:
             self.grants.resume()  # why an earlier chief stopped does not bind this one
             if self._model in (_Model.PREPARING, _Model.INITIALIZING, _Model.SEALING):
                 self._end_generation()
+        if chief.report.model_digest != self._digest_checked:
+            self._digest_checked = chief.report.model_digest
+            for member in list(self.roster.members.values()):
+                if reason := self._objection(member.report):
+                    self._reject(member.report, reason, now)
         self.grants.max_steps = facts.max_steps
         self.catalog = facts.committed
         evaluator = self.roster.members.get("evaluator")
@@ -349,6 +360,11 @@ class Lead:
         facts = chief.report.chief if chief is not None else None
         if facts is not None and facts.stop_reason:
             self.grants.stop(facts.stop_reason)
+        if self._model is _Model.INITIALIZING:
+            self.waits.note("chief to load the model", math.inf, now)
+        if self._model is _Model.LIVE and self.grants.stopping:
+            for task in sorted(self.grants.out):
+                self.waits.note(f"{task} to take its last step", math.inf, now)
         if self._model is not _Model.LIVE or self.grants.stopping:
             return
         ended, reason = inputs_ended(

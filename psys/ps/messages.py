@@ -120,7 +120,7 @@ class TaskPhase(enum.Enum):
     JOINING = 0
     WORKING = 1
     INPUT_ENDED = 2
-    """A trainer whose input ended, or that was told STOP: it holds no grant and takes no step."""
+    """A trainer whose input ended, or whose hook asked to stop: it takes no more steps."""
     LEFT = 3
     """Leaves by its own will (SIGTERM), without a verdict."""
     FAILED = 4

@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 
 from psys.checkpoint.manifest import load_all
 from psys.checkpoint.storage import FileStorage
@@ -31,14 +32,22 @@ Event = CheckpointEntry | Verdict
 class CheckpointFeed:
     """Events in the order they came to be known. ``next`` waits for one."""
 
-    def __init__(self, address: str, model_dir: str, token: str | None) -> None:
+    def __init__(
+        self,
+        address: str,
+        model_dir: str,
+        token: str | None,
+        fail: Callable[[BaseException], None],
+    ) -> None:
         """Begin to watch.
 
         Args:
             address: of the lead.
             model_dir: read where the lead is out of reach.
             token: the job's token.
+            fail: told of an error after which nothing more will be told.
         """
+        self._fail = fail
         self._address = address
         self._storage = FileStorage(model_dir)
         self._model_dir = model_dir
@@ -63,6 +72,13 @@ class CheckpointFeed:
         self._closed.set()
 
     def _watch(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:
+            # In this thread nobody would see it, and the evaluator would be deaf for ever.
+            self._fail(error)
+
+    def _follow(self) -> None:
         while not self._closed.is_set():
             try:
                 for event in watch_checkpoints(self._address, self._token):

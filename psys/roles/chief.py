@@ -122,34 +122,35 @@ def _evaluator_expected(membership: Membership) -> bool:
 
 
 def _await_evaluation(membership: Membership, final: CheckpointEntry, patience_secs: float) -> str:
-    """Wait as long as the evaluator lives; for an absent one, ``patience_secs``.
+    """Wait as long as the evaluator makes progress; ``patience_secs`` where it does not.
 
     Returns:
         The path of the final export, '' for none.
 
     Raises:
-        ClusterError: if the evaluator stayed absent; the message names the checkpoint.
+        ClusterError: if the evaluator is absent or stuck; the message names the checkpoint.
     """
     attendance = membership.attendance
     assert attendance is not None
-    absent_since = time.monotonic()
+    progress, progress_at = "absent", time.monotonic()
     said = time.monotonic()
 
     def evaluated(directive: Directive) -> bool:
-        nonlocal absent_since, said
+        nonlocal progress, progress_at, said
         orders = directive.chief
         now = time.monotonic()
         if orders is None:
             return False
-        if orders.evaluator != "absent":
-            absent_since = now
+        if orders.evaluator != progress:
+            progress, progress_at = orders.evaluator, now
+        state = f"{progress}, {now - progress_at:.0f} s ago"
         if now - said > SAY_EVERY_SECS:
             said = now
-            logger.info("Waiting for the final evaluation. Evaluator: %s.", orders.evaluator)
-        if now - absent_since > patience_secs:
+            logger.info("Waiting for the final evaluation. The evaluator: %s.", state)
+        if now - progress_at > patience_secs:
             raise ClusterError(
                 f"The final checkpoint is saved ({final.path}), but the evaluator expected to "
-                f"evaluate it was absent for {patience_secs:.0f} s."
+                f"evaluate it made no progress for {patience_secs:.0f} s: {state}."
             )
         return final.checkpoint_id in orders.completed
 

@@ -16,11 +16,11 @@ class Evaluated:
     """The result of one evaluation.
 
     Attributes:
-        metrics: what ``Estimator.evaluate`` returned; None where only exporters ran.
+        metrics: what ``Estimator.evaluate`` returned.
         exports: what each exporter returned, in their order.
     """
 
-    metrics: dict[str, Any] | None
+    metrics: dict[str, Any]
     exports: list[str | None]
 
     @property
@@ -35,7 +35,7 @@ def evaluate_and_export(
     checkpoint_path: str,
     final: bool,
     *,
-    only_export: bool = False,
+    before: Evaluated | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluated:
     """Evaluate a checkpoint, then call every exporter.
@@ -45,12 +45,14 @@ def evaluate_and_export(
         eval_spec: how.
         checkpoint_path: what.
         final: whether it is the job's last checkpoint.
-        only_export: whether the checkpoint was evaluated before, and only exporters that wait
-            for the final one are left.
+        before: where this very checkpoint was evaluated before: its metrics stand, and only
+            exporters that had nothing to export then are called again.
         progress: told the number of each batch.
     """
-    metrics: dict[str, Any] | None = None
-    if not only_export:
+    if before is not None:
+        metrics, exports = before.metrics, list(before.exports)
+    else:
+        exports = [None] * len(eval_spec.exporters)
         metrics = estimator.evaluate(
             eval_spec.input_fn,
             steps=eval_spec.steps,
@@ -59,14 +61,12 @@ def evaluate_and_export(
             name=eval_spec.name,
             progress=progress,
         )
-    exports = [
-        exporter.export(
+    for index, exporter in enumerate(eval_spec.exporters):
+        exports[index] = exports[index] or exporter.export(
             estimator,
             os.path.join(estimator.model_dir, "export", exporter.name),
             checkpoint_path,
             metrics,
             final,
         )
-        for exporter in eval_spec.exporters
-    ]
     return Evaluated(metrics, exports)

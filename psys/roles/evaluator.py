@@ -14,7 +14,13 @@ from dataclasses import replace
 from psys.checkpoint.manifest import MANIFEST, Manifest
 from psys.checkpoint.retention import delete
 from psys.checkpoint.storage import FileStorage
-from psys.errors import CheckpointCorrupt, CheckpointNotFound, ClusterError, JobFailed
+from psys.errors import (
+    CheckpointCorrupt,
+    CheckpointNotFound,
+    ClusterError,
+    JobFailed,
+    ShardUnavailable,
+)
 from psys.estimator.estimator import Estimator
 from psys.estimator.evaluation import evaluated_checkpoints
 from psys.estimator.specs import EvalSpec
@@ -38,6 +44,7 @@ logger = logging.getLogger("psys")
 LISTEN_SECS = 0.5
 SETTLE_SECS = 0.05
 PROGRESS_SECS = 2.0
+RETRY_SECS = 1.0
 
 
 def run(estimator: Estimator, eval_spec: EvalSpec, max_steps: int | None) -> None:
@@ -78,9 +85,18 @@ class _Evaluator:
         self._storage = FileStorage(settings.model_dir)
         self._fetched: list[Manifest] = []
         self._limits = settings.limits
-        self.feed = CheckpointFeed(settings.shard_addresses[0], settings.model_dir, settings.token)
+        self.feed = CheckpointFeed(
+            settings.shard_addresses[0],
+            settings.model_dir,
+            settings.token,
+            membership.attendance.fail,
+        )
         ledger = evaluated_checkpoints(estimator.eval_dir(eval_spec.name))
-        self._done = {os.path.basename(path) for path in ledger}
+        self._done = {
+            os.path.basename(path): Evaluated(metrics, [None] * len(eval_spec.exporters))
+            for path, metrics in ledger.items()
+        }
+        self._retry_at = 0.0
         self._leaving = False
         self._interruptible = False
         self._pending: CheckpointEntry | None = None
@@ -88,7 +104,6 @@ class _Evaluator:
         self._not_before = time.monotonic() + eval_spec.start_delay_secs
         self._news_at = time.monotonic()
         self._facts = EvaluatorFacts()
-        self._result: Evaluated | None = None
 
     def leave(self) -> None:
         """Leave because of SIGTERM; the evaluation under way is given up (signal handler).
@@ -145,7 +160,8 @@ class _Evaluator:
         """Return whether a checkpoint waits and may be evaluated now."""
         if self._pending is None or self._attendance.directive.standing is Standing.WAITING:
             return False
-        return self._pending.final or time.monotonic() >= self._not_before
+        now = time.monotonic()
+        return now >= self._retry_at and (self._pending.final or now >= self._not_before)
 
     def _evaluate_pending(self) -> None:
         entry, self._pending = self._pending, None
@@ -153,35 +169,39 @@ class _Evaluator:
         self._last = entry
         self._not_before = time.monotonic() + self._spec.throttle_secs
         self._tell(pins=frozenset({entry.checkpoint_id}), progress=f"step {entry.global_step}")
-        only_export = _name(entry) in self._done
         try:
             path = self._local_path(entry)
             self._interruptible = not self._leaving
-            self._result = evaluate_and_export(
+            result = evaluate_and_export(
                 self._estimator,
                 self._spec,
                 path,
                 entry.final,
-                only_export=only_export,
+                before=self._done.get(_name(entry)),
                 progress=self._progress,
             )
+        except ShardUnavailable as error:
+            # Nobody to fetch it from just now.
+            logger.warning("%s Trying again.", error)
+            self._pending, self._retry_at = self._pending or entry, time.monotonic() + RETRY_SECS
+            return
         except (CheckpointNotFound, CheckpointCorrupt) as error:
             if entry.final:
                 raise
             # It was deleted or spoilt before it could be read; a newer one follows.
             logger.warning("Step %d was not evaluated: %s", entry.global_step, error)
+            return
         finally:
             self._interruptible = False
-        self._done.add(_name(entry))
+        self._done[_name(entry)] = result
         completed = self._facts.completed
         if entry.final:
             completed |= {entry.checkpoint_id}
-        export = self._result.export if self._result is not None else ""
         self._tell(
             pins=frozenset(),
             progress=f"evaluated step {entry.global_step}",
             completed=completed,
-            export=export or self._facts.export,
+            export=result.export or self._facts.export,
         )
         self._news_at = time.monotonic()
 
@@ -228,6 +248,8 @@ class _Evaluator:
                 return False
             self._end(directive.verdict)
             return True
+        if attendance.failure is not None:
+            raise attendance.failure
         if directive.standing in (Standing.REJECTED, Standing.REPLACED):
             attendance.check()
         silent = min(attendance.unreachable_secs, time.monotonic() - self._news_at)

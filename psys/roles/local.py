@@ -66,13 +66,9 @@ class EvaluationListener(CheckpointSaverListener):
             path = self._estimator.latest_checkpoint()
             assert path is not None
             assert self.result is not None
-            again = evaluate_and_export(
-                self._estimator, self._eval_spec, path, final=True, only_export=True
+            self.result = evaluate_and_export(
+                self._estimator, self._eval_spec, path, final=True, before=self.result
             )
-            exports = [
-                new or old for new, old in zip(again.exports, self.result.exports, strict=True)
-            ]
-            self.result = Evaluated(self.result.metrics, exports)
 
     def _evaluate(self, step: int, final: bool) -> None:
         self._evaluated_step, self._evaluated_secs = step, time.monotonic()

@@ -15,13 +15,13 @@ from psys.host import NodeHost
 from psys.ps.messages import Directive, ShardFacts
 from psys.ps.node import Node
 from psys.roles.role import (
-    LATECOMER_SECS,
     SIGTERM_EXIT_CODE,
     JobOver,
     await_verdict,
     end_if_over,
     finished_before,
     heard_verdict,
+    latecomer_secs,
     member_of,
     on_sigterm,
     settings_of,
@@ -58,11 +58,11 @@ def _lead(membership: Membership, leaving: threading.Event, max_steps: int | Non
     """Be ps 0: stay until everyone has heard the verdict."""
     host = membership.host
     assert host is not None
-    begun = time.monotonic()
+    begun, patience_secs = time.monotonic(), latecomer_secs(membership, max_steps)
     while (verdict := host.verdict(LOOK_SECS)) is None:
         if leaving.is_set():
             _leave(host)
-        if time.monotonic() - begun > LATECOMER_SECS and not host.read_lead(_chief_seen):
+        if time.monotonic() - begun > patience_secs and not host.read_lead(_chief_seen):
             old = finished_before(membership.settings.model_dir, max_steps)
             if old is not None:
                 raise JobOver(old)

@@ -206,9 +206,21 @@ def verdict_before(
     """
     attendance = membership.attendance
     assert attendance is not None
-    if unreachable_secs < LATECOMER_SECS or attendance.directive.revision >= 0:
+    patience_secs = latecomer_secs(membership, max_steps)
+    if unreachable_secs < patience_secs or attendance.directive.revision >= 0:
         return None
     return finished_before(membership.settings.model_dir, max_steps)
+
+
+def latecomer_secs(membership: Membership, max_steps: int | None) -> float:
+    """Return how long to look for a lead before an old FINISHED verdict is obeyed.
+
+    Where max_steps are reached there is nothing to do in any case. Without max_steps only
+    the absence of everyone else tells a job that is over from one that is about to start.
+    """
+    if max_steps is not None:
+        return LATECOMER_SECS
+    return 0.9 * membership.settings.limits.start_timeout_secs
 
 
 def finished_before(model_dir: str, max_steps: int | None) -> Verdict | None:

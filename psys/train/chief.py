@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from psys.arrays import VariableSpec
-from psys.attendance import Attendance
+from psys.attendance import SAY_EVERY_SECS, Attendance
 from psys.checkpoint.catalog import find_latest_valid
 from psys.checkpoint.manifest import Manifest, ShardEntry, commit, load_all
 from psys.checkpoint.reader import CheckpointReader
@@ -164,8 +164,12 @@ class ChiefControl:
         Raises:
             CheckpointError: if the save failed.
         """
+        begun = said = time.monotonic()
         while not self.saved(request):
             self._attendance.check()
+            if time.monotonic() - said > SAY_EVERY_SECS:
+                said = time.monotonic()
+                logger.info("Waiting for the checkpoint to be saved since %.0f s.", said - begun)
             with self._changed:
                 if self._answered < request:
                     self._changed.wait(0.5)
@@ -262,6 +266,9 @@ class ChiefControl:
         try:
             self._fetch_newest(orders)
             manifest = find_latest_valid(self._storage)
+            # What is newer and was passed over counts for nothing from here on.
+            order = (-1, 0.0, "") if manifest is None else manifest.order
+            self._manifests = [one for one in self._manifests if one.order <= order]
             if manifest is None:
                 self._parameters.load(generation, self._created)
             else:
@@ -279,7 +286,7 @@ class ChiefControl:
             logger.info("Loading the model was interrupted: %s", error)
             return False
         self._say_loaded(manifest, max(orders.lost_step, self.reached()))
-        self._loaded, self._final_request = generation, None
+        self._loaded, self._final_request, self._last_error = generation, None, ""
         step = 0 if manifest is None else manifest.global_step
         max_steps = self._facts().max_steps
         if self._steps is not None and not max_steps:

@@ -14,7 +14,13 @@ from psys.arrays import Array
 from psys.checkpoint.manifest import Manifest, checkpoint_dir, commit, shard_file_name
 from psys.checkpoint.shard_file import write_shard
 from psys.checkpoint.storage import FileStorage
-from psys.errors import CheckpointCorrupt, CheckpointError, CheckpointNotFound, ClusterError
+from psys.errors import (
+    CheckpointCorrupt,
+    CheckpointError,
+    CheckpointNotFound,
+    ClusterError,
+    ShardUnavailable,
+)
 from psys.ps.memory_shard import Snapshot
 from psys.ps.messages import ShardFile
 from psys.rpc.remote_catalog import read_manifest, read_shard_file
@@ -76,9 +82,13 @@ def fetch_checkpoint(
             failure = error
             continue
         manifest = Manifest.from_json(text, f"the manifest from {address}")
+        if (manifest.global_step, manifest.checkpoint_id) != (global_step, checkpoint_id):
+            raise CheckpointCorrupt(f"{address} sent the manifest of another checkpoint.")
         fetch_missing(storage, manifest, addresses, token)
         commit(storage, manifest)
         return manifest
+    if isinstance(failure, ShardUnavailable):
+        raise failure
     raise CheckpointNotFound(
         f"No ps keeps the manifest of checkpoint {checkpoint_id} (step {global_step})."
     ) from failure

@@ -89,6 +89,14 @@ class Role:
             pytest.fail(f"{self.name} was to print {pattern!r}, and {why}:\n{self.output[-4000:]}")
         return found[count - 1]
 
+    def holds(self, batch: int) -> None:
+        """Wait until the trainer waits for its input's next batch, with no step under way.
+
+        A step is sent together with the wish for the next batch, so one less is trained on.
+        """
+        self.saw(f"HOLDING batch {batch}$")
+        self.saw("^STEP ", batch - 1)
+
     def saw_step(self, step: int) -> int:
         """Wait until the trainer took a step at or beyond ``step``; return that step."""
         with self._news:

@@ -88,6 +88,7 @@ def test_without_a_lead_the_evaluator_reads_the_directory(make_cluster: MakeClus
     assert [line["global_step"] for line in cluster.results] == [40]
 
 
+@pytest.mark.chaos
 def test_an_evaluator_that_comes_after_the_end_evaluates_and_exports_what_was_left(
     make_cluster: MakeCluster,
 ) -> None:
