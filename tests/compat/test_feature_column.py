@@ -317,7 +317,7 @@ class Bags(fc.CategoricalColumn):
     def num_buckets(self) -> int:
         return 4
 
-    def unpruned_ids(self, features: Mapping[str, Any]) -> fc.SparseIds:  # noqa: ARG002
+    def unpruned_ids(self, features: Mapping[str, Any]) -> fc.SparseIds:
         return self.ids
 
 

@@ -247,10 +247,11 @@ def test_the_results_are_for_tensorboard_and_a_ledger(tmp_path: Path) -> None:
 
 
 def test_a_ledger_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
-    lines = [json.dumps({"checkpoint": "/a"}), '{"checkpoint": "/b', "[1]"]
+    whole = {"checkpoint": "/a", "global_step": 7, "metrics": {"loss": 0.5}}
+    lines = [json.dumps(whole), '{"checkpoint": "/b', "[1]"]
     (tmp_path / "results.jsonl").write_text("\n".join(lines))
-    assert evaluated_checkpoints(str(tmp_path)) == {"/a"}
-    assert evaluated_checkpoints(str(tmp_path / "none")) == set()
+    assert evaluated_checkpoints(str(tmp_path)) == {"/a": {"loss": 0.5, "global_step": 7}}
+    assert evaluated_checkpoints(str(tmp_path / "none")) == {}
 
 
 # ---------------------------------------------------------------- predict

@@ -278,7 +278,7 @@ class TestRegistry:
         class SignDescentOptimizer(GradientDescentOptimizer):
             kind = "SignDescent"
 
-            def update(self, value: Any, slots: Any, scalars: Any, gradient: Any) -> None:  # noqa: ARG002
+            def update(self, value: Any, slots: Any, scalars: Any, gradient: Any) -> None:
                 value -= np.sign(gradient) * self.learning_rate
 
         optimizer = from_config(SignDescentOptimizer(0.5).to_config())
