@@ -8,9 +8,11 @@ from importlib.metadata import version as _version
 
 from psys import estimator, feature_column, layers, losses, metrics, nn, train
 from psys.compute.variables import get_variable, variable_scope
+from psys.names import missing_in as _missing_in
 from psys.optimizers import group
 
 __version__ = _version("psys")
+__getattr__ = _missing_in(__name__)
 
 __all__ = [
     "__version__",

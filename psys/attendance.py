@@ -120,6 +120,7 @@ class Attendance:
         what: str,
         timeout_secs: float | None = None,
         despite_verdict: bool = False,
+        idle: bool = False,
     ) -> Directive:
         """Wait until a directive fulfils ``condition``; return it.
 
@@ -128,6 +129,8 @@ class Attendance:
             what: what is waited for, to be said aloud after a while.
             timeout_secs: how long at most; None where the lead itself limits the wait.
             despite_verdict: whether to go on waiting although the job has failed.
+            idle: whether this is how the task spends its life: then it is said only while the
+                lead waits for somebody, or cannot be reached.
 
         Raises:
             JobFailed: if the job's verdict is FAILED.
@@ -153,7 +156,7 @@ class Attendance:
                     )
                 if now - said >= SAY_EVERY_SECS:
                     said = now
-                    self._say(what, now - begun, timeout_secs, directive, now)
+                    self._say(what, now - begun, timeout_secs, directive, now, idle)
                 self._changed.wait(0.5)
             unreachable = self._unreachable_since
             if self.out_of_reach is not None and unreachable is not None:
@@ -262,11 +265,17 @@ class Attendance:
         return f"The lead waits for {directive.waiting_for}." if directive.waiting_for else ""
 
     def _say(
-        self, what: str, waited: float, limit: float | None, directive: Directive, now: float
+        self,
+        what: str,
+        waited: float,
+        limit: float | None,
+        directive: Directive,
+        now: float,
+        idle: bool,
     ) -> None:
-        if waited < SAY_AFTER_SECS:
+        state = self._state(directive, now)
+        if waited < SAY_AFTER_SECS or (idle and not state):
             return
         until = "" if limit is None else f" (at most {limit:.0f} s)"
-        state = self._state(directive, now)
         line = f"Waiting for {what} since {waited:.0f} s{until}."
         logger.info("%s", f"{line} {state}" if state else line)

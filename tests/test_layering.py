@@ -16,6 +16,7 @@ LAYERS: dict[str, float] = {
     "errors": 0,
     "arrays": 0,
     "initializers": 0,
+    "names": 0,
     "cluster": 1,
     "optimizers": 1,
     "sharding": 1,

@@ -68,6 +68,9 @@ def run(options: argparse.Namespace) -> int:
         ConfigError: there is no such script, or the log directory cannot be made.
     """
     _check_script(options.script)
+    for argument in options.args:
+        if argument.partition("=")[0] in ("--ps", "--workers", "--evaluator", "--log-dir"):
+            _say(f"{argument} stands after SCRIPT and is given to it; psys run's own go before")
     log_dir = _make_log_dir(options.log_dir)
     colour = interactive_wishes()
     console = Console(sys.stdout, sys.stdout.isatty() if colour is None else colour)

@@ -15,6 +15,9 @@ from psys.estimator.exporters import Exporter, FinalExporter, LatestExporter
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.estimator.specs import EvalSpec, TrainSpec
+from psys.names import missing_in as _missing_in
+
+__getattr__ = _missing_in(__name__)
 
 __all__ = [
     "DNNClassifier",

@@ -195,7 +195,7 @@ class Estimator:
             if path is not None:
                 reader = open_model(path)
             else:
-                logger.info("No checkpoint in %s: evaluating initial values.", self.model_dir)
+                self._say_untrained()
                 source, reader = self._initial(source, ModeKeys.EVAL)
             results = evaluation.evaluate(
                 self._noting_call, reader, source, steps, checked, progress
@@ -233,7 +233,7 @@ class Estimator:
             if path is not None:
                 reader = open_model(path)
             else:
-                logger.info("No checkpoint in %s: predicting initial values.", self.model_dir)
+                self._say_untrained()
                 source, reader = self._initial(source, ModeKeys.PREDICT)
             yield from evaluation.predict(
                 self.call_model_fn, reader, source, predict_keys, checked, yield_single_examples
@@ -359,6 +359,13 @@ class Estimator:
             yield from source
 
         return again(), InitialModel(store.specs, store.seed)
+
+    def _say_untrained(self) -> None:
+        show_log_lines()
+        logger.warning(
+            "There is no checkpoint in %s: the model is untrained, its values are initial ones.",
+            self.model_dir,
+        )
 
     def _reached(self) -> int:
         manifest = find_latest_valid(FileStorage(self.model_dir), hashes=False)

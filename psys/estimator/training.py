@@ -141,6 +141,12 @@ class TrainingRun:
             logger.warning("Training made no steps: %s.", result.reason)
         elif result.loss is not None:
             logger.info("Loss for final step: %.6g.", result.loss)
+        if result.reason == "input ended" and (arguments.max_steps or 0) > result.global_step:
+            logger.warning(
+                "The input ended after global step %d; max_steps is %d.",
+                result.global_step,
+                arguments.max_steps,
+            )
         return result
 
     def finish(self) -> CheckpointEntry:

@@ -15,6 +15,9 @@ from psys.feature_column.input_layer import input_layer
 from psys.feature_column.linear_model import linear_model
 from psys.feature_column.numeric import bucketized_column, numeric_column
 from psys.feature_column.sparse_ids import SparseFeature, SparseIds
+from psys.names import missing_in as _missing_in
+
+__getattr__ = _missing_in(__name__)
 
 __all__ = [
     "CategoricalColumn",

@@ -79,8 +79,7 @@ def _pandas() -> Any:
         import pandas
     except ImportError:
         raise TypeError(
-            "pandas_input_fn should not be called without pandas installed "
-            "(pip install psys[pandas])."
+            "pandas_input_fn should not be called without pandas installed (pip install pandas)."
         ) from None
     return pandas
 

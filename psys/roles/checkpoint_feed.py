@@ -23,6 +23,7 @@ from psys.train.verdict import read_verdict
 logger = logging.getLogger("psys")
 
 REOPEN_SECS = 0.3
+SAY_AFTER_SECS = 3.0
 DIRECTORY_SECS = 2.0
 """How often the directory is read while no lead can be reached: nobody can tell us."""
 
@@ -79,9 +80,11 @@ class CheckpointFeed:
             self._fail(error)
 
     def _follow(self) -> None:
+        lost_at, looked_at = 0.0, time.monotonic()
         while not self._closed.is_set():
             try:
                 for event in watch_checkpoints(self._address, self._token):
+                    lost_at = 0.0
                     if self.by_directory:
                         self.by_directory = False
                         logger.info("Watching the checkpoints of %s.", self._address)
@@ -89,12 +92,16 @@ class CheckpointFeed:
                         return
                 self._closed.wait(REOPEN_SECS)
             except PsysError as error:
-                if not self.by_directory:
+                now = time.monotonic()
+                lost_at = lost_at or now
+                if not self.by_directory and now - lost_at > SAY_AFTER_SECS:
                     self.by_directory = True
                     logger.info("%s Reading %s meanwhile.", error, self._model_dir)
-                if self._read_directory():
-                    return
-                self._closed.wait(DIRECTORY_SECS)
+                if now - looked_at >= DIRECTORY_SECS:
+                    looked_at = now
+                    if self._read_directory():
+                        return
+                self._closed.wait(REOPEN_SECS)
 
     def _tell(self, event: Event | None) -> bool:
         """Pass an event on unless it was told; return whether it is the last."""

@@ -12,7 +12,7 @@ import time
 from psys.errors import JobFailed
 from psys.estimator.run_config import RunConfig
 from psys.host import NodeHost
-from psys.ps.messages import Directive, ShardFacts
+from psys.ps.messages import Directive, ShardFacts, TaskPhase
 from psys.ps.node import Node
 from psys.roles.role import (
     SIGTERM_EXIT_CODE,
@@ -108,6 +108,7 @@ def _follow(membership: Membership, leaving: threading.Event, max_steps: int | N
         end_if_over(membership, max_steps, unreachable_secs)
 
     attendance.out_of_reach = look
+    attendance.update(phase=TaskPhase.WORKING)
     attendance.listen(obey)
     host.listen_to_facts(tell)
     attendance.begin()
@@ -115,7 +116,7 @@ def _follow(membership: Membership, leaving: threading.Event, max_steps: int | N
     def over(directive: Directive) -> bool:
         return directive.verdict is not None or leaving.is_set()
 
-    attendance.wait_for(over, "the job to end", despite_verdict=True)
+    attendance.wait_for(over, "the job to end", despite_verdict=True, idle=True)
     if leaving.is_set() and attendance.directive.verdict is None:
         logger.warning("SIGTERM: leaving once the lead has left.")
         try:

@@ -3,6 +3,7 @@
 from psys.checkpoint import latest_checkpoint
 from psys.compute.variables import current_global_step as get_global_step
 from psys.errors import NanLossDuringTrainingError
+from psys.names import missing_in as _missing_in
 from psys.optimizers import (
     AdagradOptimizer,
     AdamOptimizer,
@@ -17,6 +18,8 @@ from psys.train.hooks import (
     SessionRunHook,
     SessionRunValues,
 )
+
+__getattr__ = _missing_in(__name__)
 
 __all__ = [
     "AdagradOptimizer",

@@ -362,7 +362,9 @@ class ChiefControl:
             cut={task: (member, sequence) for task, (member, sequence) in saved.cut.items()},
             torn=saved.torn,
             wall_secs=self._earlier_secs + time.monotonic() - self._begun,
-            final=self._final_request is not None and saved.request >= self._final_request,
+            final=self._final_request is not None
+            and saved.request >= self._final_request
+            and self._facts().stop_reason != "SIGTERM",
             evaluator_expected=self._facts().evaluator_expected,
         )
         fetch_missing(self._storage, manifest, self._addresses, self._token)

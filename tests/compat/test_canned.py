@@ -676,7 +676,7 @@ BAD: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (DNNClassifier, {"feature_columns": []}, "feature_columns must not be empty"),
     (DNNClassifier, {"feature_columns": {"age": AGE}}, "given a dictionary"),
     (DNNClassifier, {"feature_columns": ["age"]}, "must hold feature columns only, given 'age'"),
-    (DNNClassifier, {"n_classes": 1}, "n_classes must be > 2, given 1"),
+    (DNNClassifier, {"n_classes": 1}, "n_classes must be an integer of 2 or more, given 1"),
     (DNNClassifier, {"loss_reduction": "max"}, "loss_reduction must be one of"),
     (DNNRegressor, {"label_dimension": 0}, "label_dimension must be >= 1"),
     (LinearClassifier, {"sparse_combiner": "max"}, "sparse_combiner must be 'sum'"),

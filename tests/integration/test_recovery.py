@@ -171,7 +171,7 @@ def test_a_ps_lost_after_the_last_step_does_not_end_the_job_at_an_older_one(
     check_model(cluster.model_dir, 60)
 
 
-@pytest.mark.parametrize("task", ["ps:1", "ps:0", "chief:0"])
+@pytest.mark.parametrize("task", ["ps:1", "ps:0", pytest.param("chief:0", marks=pytest.mark.chaos)])
 def test_a_role_that_does_not_come_back_ends_everyone(
     make_cluster: MakeCluster, tmp_path: Path, task: str
 ) -> None:
@@ -267,7 +267,16 @@ def test_a_chief_told_to_leave_may_be_replaced_and_the_job_goes_on(
     assert len(chief.steps) + len(back.steps) == 100
 
 
-@pytest.mark.parametrize("task", ["chief:0", "worker:0", "evaluator:0", "ps:1", "ps:0"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "worker:0",
+        "evaluator:0",
+        "ps:1",
+        "ps:0",
+        pytest.param("chief:0", marks=pytest.mark.chaos),
+    ],
+)
 def test_a_role_told_to_leave_while_it_waits_for_others_does(
     make_cluster: MakeCluster, task: str
 ) -> None:

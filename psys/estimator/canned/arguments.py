@@ -25,7 +25,13 @@ def classifier_head(
     label_vocabulary: Sequence[str] | None,
     loss_reduction: str,
 ) -> Head:
-    """Return the head of ``n_classes`` classes."""
+    """Return the head of ``n_classes`` classes.
+
+    Raises:
+        ConfigError: if there are fewer than two.
+    """
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ConfigError(f"n_classes must be an integer of 2 or more, given {n_classes!r}.")
     if n_classes == 2:
         return BinaryClassHead(
             weight_column, label_vocabulary=label_vocabulary, loss_reduction=loss_reduction

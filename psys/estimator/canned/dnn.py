@@ -40,6 +40,10 @@ def check_network(
         ConfigError: if they are not positive integers, ``dropout`` is not in [0, 1), or
             ``batch_norm`` is asked for.
     """
+    if not isinstance(hidden_units, Sequence):
+        raise ConfigError(
+            f"{prefix}hidden_units must be a list such as [64, 32], given {hidden_units!r}."
+        )
     units = tuple(hidden_units)
     if not all(isinstance(size, int) and size > 0 for size in units):
         raise ConfigError(f"{prefix}hidden_units must be positive integers, given {units}.")
