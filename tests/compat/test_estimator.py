@@ -504,3 +504,27 @@ def test_no_thread_goes_on_reading(tmp_path: Path) -> None:
 def _failing() -> Iterator[Any]:
     yield {"x": X}, Y
     raise ModelError("no steps to sum")
+
+
+def test_a_spoilt_newest_checkpoint_counts_for_nothing(tmp_path: Path) -> None:
+    """Train from the one before it, and save the step anew although it "is there"."""
+    estimator = tf.estimator.LinearRegressor(
+        [tf.feature_column.numeric_column("x")],
+        config=tf.estimator.RunConfig(model_dir=str(tmp_path), keep_checkpoint_max=2),
+    )
+    x, y = np.arange(8, dtype=np.float32), np.arange(8, dtype=np.float32)
+    input_fn = tf.estimator.inputs.numpy_input_fn({"x": x}, y, 4, num_epochs=None, shuffle=False)
+    estimator.train(input_fn, steps=10)
+    estimator.train(input_fn, steps=10)
+    spoilt = estimator.latest_checkpoint()
+    assert spoilt is not None
+    shard = Path(spoilt) / "shard-00000-of-00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(bytes(content))
+    estimator.train(input_fn, steps=10)
+    newest = estimator.latest_checkpoint()
+    assert newest is not None
+    assert newest != spoilt
+    assert estimator.evaluate(input_fn, steps=1)["global_step"] == 20
+    assert Path(spoilt).is_dir()

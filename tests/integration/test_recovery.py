@@ -151,17 +151,17 @@ def test_a_killed_ps_that_comes_back_sends_all_back_to_the_last_checkpoint(
     check_model(cluster.model_dir, 150)
 
 
-@pytest.mark.parametrize("index", [1, 0])
+@pytest.mark.parametrize(("index", "save_steps"), [(1, 1000), (0, 7)])
 def test_a_ps_lost_after_the_last_step_does_not_end_the_job_at_an_older_one(
-    make_cluster: MakeCluster, tmp_path: Path, index: int
+    make_cluster: MakeCluster, tmp_path: Path, index: int, save_steps: int
 ) -> None:
     save_gate = gate(tmp_path, "save")
     cluster = make_cluster(
-        ps=2, evaluator=True, arguments=["--max_steps", 60, "--save_steps", 1000]
+        ps=2, evaluator=True, arguments=["--max_steps", 60, "--save_steps", save_steps]
     )
     roles = cluster.start_all("--hold_save", f"60:{save_gate}")
     chief = roles["chief:0"]
-    # Every step is taken, and the last checkpoint is of the beginning.
+    # Every step is taken, and the last checkpoint is of an older one.
     chief.saw("HOLDING save 60")
     roles.pop(f"ps:{index}").kill()
     back = cluster.start(f"ps:{index}")
@@ -169,6 +169,22 @@ def test_a_ps_lost_after_the_last_step_does_not_end_the_job_at_an_older_one(
     save_gate.touch()
     finished(*roles.values(), back)
     check_model(cluster.model_dir, 60)
+
+
+def test_steps_of_a_finite_input_that_are_lost_at_the_end_fail_the_job(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    save_gate = gate(tmp_path, "save")
+    cluster = make_cluster(ps=2, arguments=["--batches", 20, "--save_steps", 1000])
+    roles = cluster.start_all("--hold_save", f"40:{save_gate}")
+    chief = roles["chief:0"]
+    chief.saw("HOLDING save 40")
+    roles.pop("ps:1").kill()
+    back = cluster.start("ps:1")
+    chief.saw("Restored ")
+    save_gate.touch()
+    reason = "A ps was lost after the last step, 40: the model went back to step"
+    failed(reason, *roles.values(), back)
 
 
 @pytest.mark.parametrize("task", ["ps:1", "ps:0", pytest.param("chief:0", marks=pytest.mark.chaos)])
