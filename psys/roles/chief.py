@@ -148,9 +148,10 @@ def _await_evaluation(membership: Membership, final: CheckpointEntry, patience_s
             said = now
             logger.info("Waiting for the final evaluation. The evaluator: %s.", state)
         if now - progress_at > patience_secs:
+            stuck = "was absent" if progress == "absent" else f"made no progress ({progress})"
             raise ClusterError(
                 f"The final checkpoint is saved ({final.path}), but the evaluator expected to "
-                f"evaluate it made no progress for {patience_secs:.0f} s: {state}."
+                f"evaluate it {stuck} for {patience_secs:.0f} s."
             )
         return final.checkpoint_id in orders.completed
 

@@ -19,16 +19,18 @@ MakeCluster = Callable[..., Cluster]
 def cut_off() -> Iterator[Callable[[str, Path], tuple[Proxy, CheckpointFeed]]]:
     """Watch a lead through a proxy; both are closed with the test."""
     made: list[tuple[Proxy, CheckpointFeed]] = []
+    failures: list[BaseException] = []
 
     def make(address: str, model_dir: Path) -> tuple[Proxy, CheckpointFeed]:
         proxy = Proxy(address)
-        made.append((proxy, CheckpointFeed(proxy.address, str(model_dir), None)))
+        made.append((proxy, CheckpointFeed(proxy.address, str(model_dir), None, failures.append)))
         return made[-1]
 
     yield make
     for proxy, feed in made:
         feed.close()
         proxy.close()
+    assert not failures
 
 
 def next_entry(feed: CheckpointFeed) -> CheckpointEntry:
