@@ -261,8 +261,12 @@ class NodeHost:
         assert lead is not None
         return lead.catalog, lead.ending.verdict
 
-    def wait_may_leave(self) -> None:
-        """Wait until the lead may end; say for whom it stays, once that takes a while."""
+    def wait_may_leave(self, hurried: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the lead may end; say for whom it stays, once that takes a while.
+
+        Args:
+            hurried: whether to end as soon as there is a verdict, whoever has not heard it.
+        """
         said: list[str] = []
         say_at = 0.0
         with self._news:
@@ -270,7 +274,7 @@ class NodeHost:
                 lead = self._node.lead
                 assert lead is not None
                 now = time.monotonic()
-                if lead.may_leave(now):
+                if lead.may_leave(now) or (lead.ending.verdict is not None and hurried()):
                     return
                 if lead.ending.verdict is None or not say_at:
                     say_at = now + STAY_SILENTLY_SECS

@@ -66,7 +66,7 @@ def _lead(membership: Membership, leaving: threading.Event, max_steps: int | Non
             old = finished_before(membership.settings.model_dir, max_steps)
             if old is not None:
                 raise JobOver(old)
-    host.wait_may_leave()
+    host.wait_may_leave(leaving.is_set)
     if not verdict.finished:
         raise JobFailed(verdict.reason)
     logger.info("The job FINISHED at step %d.", verdict.global_step)
