@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:
+    _Handler = logging.StreamHandler  # no generic class at run time before Python 3.11
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+class _StderrHandler(_Handler):
     """Writes to whatever ``sys.stderr`` is at the moment: a progress bar puts itself there."""
 
     def __init__(self) -> None:
