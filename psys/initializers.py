@@ -8,6 +8,7 @@ a generator of its own. Nothing here does I/O.
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,11 +22,12 @@ BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Initializer:
+class Initializer(ABC):
     """Makes rows ``[start, stop)`` of a variable. Subclasses say how."""
 
     kind: ClassVar[str] = ""
 
+    @abstractmethod
     def rows(
         self, name: str, shape: tuple[int, ...], dtype: str, start: int, stop: int, seed: int
     ) -> npt.NDArray[Any]:
@@ -39,7 +41,6 @@ class Initializer:
             stop: one past the last row.
             seed: the job's seed.
         """
-        raise NotImplementedError
 
     def to_config(self) -> dict[str, Any]:
         """Return a JSON-able description; ``from_config`` reads it back."""
@@ -70,11 +71,11 @@ class Constant(Initializer):
 class Random(Initializer):
     """A distribution drawn block by block; ``draw`` says which."""
 
+    @abstractmethod
     def draw(
         self, generator: np.random.Generator, shape: tuple[int, ...], whole: tuple[int, ...]
     ) -> npt.NDArray[Any]:
         """Return ``shape`` numbers; ``whole`` is the whole variable's shape."""
-        raise NotImplementedError
 
     def rows(
         self, name: str, shape: tuple[int, ...], dtype: str, start: int, stop: int, seed: int
