@@ -306,7 +306,8 @@ class Chief(Trainer):
 
     def _commit(self, saved: SaveResult) -> None:
         disk = self.cluster.disk
-        disk.manifests[saved.checkpoint_id] = Checkpoint(saved)
+        # Create-if-absent, as on a real disk: a chief that comes late changes nothing.
+        disk.manifests.setdefault(saved.checkpoint_id, Checkpoint(saved))
         self.clock.log(
             self.name,
             f"commits {saved.checkpoint_id} step {saved.global_step} of {saved.generation} "
