@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping
 
-from psys.cluster import job_token
+from psys.environment import job_token
 from psys.rpc.remote_cluster import fetch_status
 
 

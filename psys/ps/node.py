@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from psys.ps.lead import Job, Lead
+from psys.ps.job import Job
+from psys.ps.lead import Lead
 from psys.ps.memory_shard import Caller, MemoryShard, Served, Snapshot
 from psys.ps.messages import (
     Directive,

@@ -54,6 +54,26 @@ def union_of(fences: Sequence[Fences]) -> dict[TaskName, tuple[int, int]]:
     return union
 
 
+def torn_before(held: Sequence[ShardFacts]) -> set[TaskName]:
+    """Return the tasks of which an earlier, replaced member left a step on some shards only."""
+    torn = set()
+    replaced = {(past.task, past.member) for one in held for past in one.past_fences}
+    for task, member in replaced:
+        reached = set()
+        for one in held:
+            last = {
+                past.sequence
+                for past in one.past_fences
+                if (past.task, past.member) == (task, member)
+            }
+            number, sequence = one.fences.get(task, (0, 0))
+            # A shard that has not heard of the successor yet still has this member's fence.
+            reached |= last or {sequence if number == member else 0}
+        if len(reached) > 1:
+            torn.add(task)
+    return torn
+
+
 class Saving:
     """The save under way, if any, and the result of the last."""
 
@@ -139,6 +159,8 @@ class Saving:
             cut=attempt.cut,
             files=tuple(one.file for one in written if one.file is not None),
             torn=attempt.torn,
+            inputs=facts[0].cut_inputs,
+            examples=facts[0].cut_examples,
         )
         self.served_request = attempt.request
         self.attempt = None
@@ -152,12 +174,12 @@ class Saving:
     ) -> None:
         attempt.cut = union_of([one.fences for one in held])
         lead_has = held[0].fences
-        torn = []
+        torn = torn_before(held)
         attempt.cut_step = global_step
         for task, key in attempt.cut.items():
             dead = key[0] <= refused.get(task, 0)
             if dead and any(tuple(one.fences.get(task, (0, 0))) < key for one in held):
-                torn.append(task)
+                torn.add(task)
             # What the cut includes and the lead's shard still waits for will be counted
             # before it cuts: one step at most, since a trainer has one push under way.
             elif tuple(lead_has.get(task, (0, 0))) < key:

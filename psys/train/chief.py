@@ -106,6 +106,7 @@ class ChiefControl:
         """The last global step this chief's training heard of: a new lead knows of none."""
         self._begun = time.monotonic()
         self._earlier_secs = 0.0
+        self._earlier_examples = 0
         self._manifests = load_all(self._storage)
         self._thread = threading.Thread(target=self._run, name="psys-chief", daemon=True)
         self._change(max_steps=max_steps or 0, committed=self._entries())
@@ -262,7 +263,7 @@ class ChiefControl:
 
     def _initialize(self, orders: ChiefOrders) -> bool:
         """Create or restore the model as ordered; False if it was interrupted."""
-        generation = orders.initialize
+        generation, member = orders.initialize, self._attendance.directive.member
         try:
             self._fetch_newest(orders)
             manifest = find_latest_valid(self._storage)
@@ -270,15 +271,17 @@ class ChiefControl:
             order = (-1, 0.0, "") if manifest is None else manifest.order
             self._manifests = [one for one in self._manifests if one.order <= order]
             if manifest is None:
-                self._parameters.load(generation, self._created)
+                self._parameters.load(generation, member, self._created)
             else:
                 reader = CheckpointReader(self._storage, manifest)
                 check_compatible(self._parameters.specs, reader)
                 self._parameters.load(
                     generation,
+                    member,
                     lambda spec, start, stop: restored(reader, spec, start, stop, self._seed),
                 )
                 self._earlier_secs, self._begun = manifest.wall_secs, time.monotonic()
+            self._earlier_examples = 0 if manifest is None else manifest.examples
         except PsysError as error:
             if isinstance(error, (ModelError, CheckpointError)):
                 raise
@@ -345,7 +348,7 @@ class ChiefControl:
         shard_map = self._parameters.shard_map
         manifest = Manifest(
             checkpoint_id=saved.checkpoint_id,
-            job_id=self._attendance.directive.lead,
+            job_id=self._attendance.report.job_id,
             generation=saved.generation,
             global_step=saved.global_step,
             created_unix_secs=time.time(),
@@ -361,6 +364,8 @@ class ChiefControl:
             ),
             cut={task: (member, sequence) for task, (member, sequence) in saved.cut.items()},
             torn=saved.torn,
+            input_positions=saved.inputs,
+            examples=self._earlier_examples + saved.examples,
             wall_secs=self._earlier_secs + time.monotonic() - self._begun,
             final=self._final_request is not None
             and saved.request >= self._final_request

@@ -5,8 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from psys.ps.messages import Fences, ShardFacts, ShardFile, ShardPhase
-from psys.ps.saving import ATTEMPTS, HOLD_LIMIT_SECS, WRITE_LIMIT_SECS, Saving, union_of
+from psys.ps.messages import Fences, PastFence, ShardFacts, ShardFile, ShardPhase
+from psys.ps.saving import (
+    ATTEMPTS,
+    HOLD_LIMIT_SECS,
+    WRITE_LIMIT_SECS,
+    Saving,
+    torn_before,
+    union_of,
+)
 
 FILES = (ShardFile("0", 1, "a"), ShardFile("1", 1, "b"))
 
@@ -246,3 +253,47 @@ def test_a_released_save_is_begun_anew_and_a_forgotten_one_is_not(bench: SavingB
     bench.saving.forget()
     bench.advance(request=0)
     assert bench.saving.attempt is None
+
+
+def test_a_step_torn_by_a_replaced_member_is_recorded_in_every_later_cut(
+    bench: SavingBench,
+) -> None:
+    """worker:0's number 2 left step 5 on shard 0 only; its successor 7 has pushed since."""
+    bench.hold_both({"worker:0": (7, 3)}, {"worker:0": (7, 3)})
+    bench.facts[0] = replace(bench.facts[0], past_fences=(PastFence("worker:0", 2, 5),))
+    bench.facts[1] = replace(bench.facts[1], past_fences=(PastFence("worker:0", 2, 4),))
+    assert torn_before(list(bench.facts.values())) == {"worker:0"}
+
+
+@pytest.mark.parametrize(
+    ("second", "past", "torn"),
+    [
+        ((2, 5), (), set()),  # shard 1 has not heard of the successor yet: nothing is torn
+        ((2, 4), (), {"worker:0"}),
+        ((7, 1), (PastFence("worker:0", 2, 5),), set()),
+        ((7, 1), (), {"worker:0"}),  # not one step of the first member reached shard 1
+    ],
+)
+def test_a_replaced_member_is_compared_over_all_shards(
+    bench: SavingBench, second: tuple[int, int], past: tuple[PastFence, ...], torn: set[str]
+) -> None:
+    bench.advance()
+    bench.hold(0, {"worker:0": (7, 1)})
+    bench.facts[0] = replace(bench.facts[0], past_fences=(PastFence("worker:0", 2, 5),))
+    bench.hold(1, {"worker:0": second})
+    bench.facts[1] = replace(bench.facts[1], past_fences=past)
+    bench.advance()
+    assert bench.saving.attempt is not None
+    assert set(bench.saving.attempt.torn) == torn
+
+
+def test_where_the_inputs_stand_comes_from_the_leads_shard(bench: SavingBench) -> None:
+    bench.hold_both({}, {})
+    for index in (0, 1):
+        bench.cut(index)
+        bench.write(index)
+    bench.facts[0] = replace(bench.facts[0], cut_inputs={"chief": 4}, cut_examples=128)
+    bench.advance()
+    result = bench.saving.result
+    assert result is not None
+    assert (result.inputs, result.examples) == ({"chief": 4}, 128)

@@ -41,7 +41,8 @@ class Server(Process):
     def __init__(self, cluster: Cluster, index: int) -> None:
         super().__init__(cluster.clock, f"ps:{index}")
         self.cluster = cluster
-        self.node = cluster.options.node(index, cluster.new_id, cluster.job if index == 0 else None)
+        job = cluster.job_of_a_new_lead() if index == 0 else None
+        self.node = cluster.options.node(index, cluster.new_id, job)
         self.task: Task | None = None
         """The control stream of a ps that is not the lead."""
         self._subscribers: dict[Instance, Stream] = {}
@@ -150,7 +151,7 @@ class Server(Process):
         lead, disk = self.node.lead, self.cluster.disk
         assert lead is not None
         if lead.ending.verdict is not None and disk.verdict is None:
-            disk.verdict = lead.ending.verdict
+            disk.verdict, disk.verdict_run = lead.ending.verdict, lead.job_id
             self.clock.log("verdict", str(disk.verdict))
         for instance, directive in self.node.take_directives().items():
             if (stream := self._subscribers.get(instance)) is not None:
