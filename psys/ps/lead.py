@@ -484,6 +484,12 @@ class Lead:
         claim = self._claims.get(instance, "")
         return ended[1] if ended is not None and claim and claim == ended[0] else None
 
+    def hears_of_steps(self, instance: Instance) -> bool:
+        """Return whether a process is told of steps as such: a chief that takes none itself."""
+        chief = self.roster.get("chief")
+        phase = chief.report.phase if chief is not None and chief.instance == instance else None
+        return phase is TaskPhase.INPUT_ENDED
+
     def may_leave(self, now: float) -> bool:
         """Return whether the lead's process may end."""
         return self.ending.may_leave(self.job.listed, self.roster, self.job.limits, now)

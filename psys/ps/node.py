@@ -195,8 +195,9 @@ class Node:
         self._told_phase = self.lead.phase
         for instance, last in self._directives.items():
             directive = self.lead.directive(instance)
-            # The step alone is no news: it is told along with whatever else changes.
-            same = replace(directive, revision=last.revision, global_step=last.global_step)
+            # To others the step alone is no news: it is told along with whatever else changes.
+            step = directive if self.lead.hears_of_steps(instance) else last
+            same = replace(directive, revision=last.revision, global_step=step.global_step)
             if same != last:
                 self._revision += 1
                 directive = replace(directive, revision=self._revision)
