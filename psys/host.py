@@ -90,6 +90,8 @@ class NodeHost:
         self._kept_verdict: Verdict | None = None
         self._writer = ThreadPoolExecutor(1, "psys-writer")
         self._closed = threading.Event()
+        self._hurry = threading.Event()
+        self._hold_ends_at: float | None = None
         self._clock = threading.Thread(target=self._tick, name="psys-clock", daemon=True)
         self._clock.start()
 
@@ -311,6 +313,7 @@ class NodeHost:
         """Stop the clock, end every wait, and finish writing."""
         with self._news:
             self._closed.set()
+            self._hurry.set()
             for caller in list(self._waiting):
                 self._release(caller)
             self._news.notify_all()
@@ -319,7 +322,16 @@ class NodeHost:
     # ------------------------------------------------------------ inside
 
     def _tick(self) -> None:
-        while not self._closed.wait(TICK_SECS):
+        while True:
+            with self._lock:
+                at = self._node.look_again_at_secs
+            left = TICK_SECS if at is None else max(at - time.monotonic(), 0.0)
+            # Woken when a hold begins, which may have to end before the next tick.
+            if self._hurry.wait(min(left, TICK_SECS)):
+                self._hurry.clear()
+                if self._closed.is_set():
+                    return
+                continue
             try:
                 with self._lock:
                     self._deliver(self._node.tick(time.monotonic()))
@@ -341,6 +353,9 @@ class NodeHost:
         if snapshot is not None and not self._closed.is_set():
             self._writer.submit(self._write, snapshot)
         if self._node.lead is not None:
+            if self._hold_ends_at != (ends_at := self._node.look_again_at_secs):
+                self._hold_ends_at = ends_at
+                self._hurry.set()
             self._deliver_news()
         if self._facts_listener is not None:
             self._deliver_facts(self._facts_listener)

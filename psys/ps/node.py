@@ -173,6 +173,11 @@ class Node:
             self.lead.tick(now)
         return self._settle(now)
 
+    @property
+    def look_again_at_secs(self) -> float | None:
+        """When ``tick`` must come even if nothing else does; None if any time will do."""
+        return None if self.lead is None else self.lead.saving.release_at_secs
+
     def take_directives(self) -> dict[Instance, Directive]:
         """Return the directives that changed since the last call."""
         changed, self._changed = self._changed, {}

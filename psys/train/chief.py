@@ -35,8 +35,9 @@ from psys.train.restoring import check_compatible, restored
 logger = logging.getLogger("psys")
 
 RETRY_SECS = 0.5
-SAVE_AGAIN_SECS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""How long to wait before a save that failed is tried again, and how often."""
+SAVE_AGAIN_SECS = 1.0
+"""How long to wait before a save that failed is tried again; each further time twice as long."""
+SAVE_AGAIN_TIMES = 6
 
 
 class ChiefControl:
@@ -249,7 +250,7 @@ class ChiefControl:
                 error,
                 again_secs,
                 self._failures,
-                len(SAVE_AGAIN_SECS),
+                SAVE_AGAIN_TIMES,
             )
             with self._changed:
                 self._last_saved = (saved.request, saved.checkpoint_id)
@@ -270,10 +271,10 @@ class ChiefControl:
         The first save of all is not: a model_dir that cannot be written to is a mistake to be
         told at once.
         """
-        if not self._has_saved or self._failures >= len(SAVE_AGAIN_SECS):
+        if not self._has_saved or self._failures >= SAVE_AGAIN_TIMES:
             return None
         self._failures += 1
-        return SAVE_AGAIN_SECS[self._failures - 1]
+        return SAVE_AGAIN_SECS * 2.0 ** (self._failures - 1)
 
     def _initialize(self, orders: ChiefOrders) -> bool:
         """Create or restore the model as ordered; False if it was interrupted."""

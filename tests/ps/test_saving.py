@@ -9,6 +9,7 @@ from psys.ps.messages import Fences, PastFence, ShardFacts, ShardFile, ShardPhas
 from psys.ps.saving import (
     ATTEMPTS,
     HOLD_LIMIT_SECS,
+    LONGEST_HOLD_SECS,
     WRITE_LIMIT_SECS,
     Saving,
     torn_before,
@@ -141,26 +142,49 @@ def test_requests_meanwhile_become_one_save_after(bench: SavingBench) -> None:
 def test_a_hold_that_takes_too_long_is_released_and_tried_again(bench: SavingBench) -> None:
     bench.advance()
     bench.hold(0, {})
-    bench.advance(after_secs=HOLD_LIMIT_SECS)
+    assert bench.saving.release_at_secs == HOLD_LIMIT_SECS
+    bench.advance(after_secs=HOLD_LIMIT_SECS - 0.01)
     assert bench.save == "save1"
-    bench.advance(after_secs=0.1)
+    bench.advance(after_secs=0.02)
     assert bench.save == "save2"
 
 
 def test_a_cut_that_never_completes_is_tried_again_with_ever_more_time(bench: SavingBench) -> None:
     bench.hold_both({"chief": (1, 1)}, {})
     bench.cut(0)
-    bench.advance(after_secs=HOLD_LIMIT_SECS + 0.1)
+    bench.advance(after_secs=HOLD_LIMIT_SECS + 0.01)
     assert bench.save == "save2"
-    bench.advance(after_secs=HOLD_LIMIT_SECS + 0.1)
+    bench.advance(after_secs=HOLD_LIMIT_SECS + 0.01)
     assert bench.save == "save2"  # the second may take twice as long
     bench.advance(after_secs=HOLD_LIMIT_SECS)
     assert bench.save == "save3"
 
 
+def test_the_next_save_begins_near_the_time_that_sufficed(bench: SavingBench) -> None:
+    for attempt in range(3):
+        bench.advance(after_secs=10 * attempt)
+    bench.hold_both({}, {})
+    for index in (0, 1):
+        bench.cut(index)
+        bench.write(index)
+    assert bench.saving.attempt is not None
+    assert bench.saving.attempt.number == 3
+    bench.advance()
+    assert bench.saving.release_at_secs is None
+    bench.advance(request=2)
+    assert bench.saving.release_at_secs == bench.now + 2 * HOLD_LIMIT_SECS
+
+
+def test_no_hold_is_longer_than_the_longest(bench: SavingBench) -> None:
+    bench.advance()
+    assert bench.saving.attempt is not None
+    bench.saving.attempt.number = 1000
+    assert bench.saving.release_at_secs == LONGEST_HOLD_SECS
+
+
 def test_after_many_attempts_the_chief_is_told_why(bench: SavingBench) -> None:
     for _ in range(ATTEMPTS + 1):
-        bench.advance(after_secs=HOLD_LIMIT_SECS * ATTEMPTS + 1)
+        bench.advance(after_secs=LONGEST_HOLD_SECS)
     result = bench.saving.result
     assert result is not None
     assert result.error == f"gave up after {ATTEMPTS} attempts: not every ps could be held in time"

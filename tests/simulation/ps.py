@@ -48,11 +48,22 @@ class Server(Process):
         self._subscribers: dict[Instance, Stream] = {}
         self._watchers: dict[Stream, News] = {}
         self._facts: ShardFacts | None = None
+        self._hold_ends_at: float | None = None
         self.after(TICK_SECS, self._tick)
 
     def _tick(self) -> None:
         self._deliver(self.node.tick(self.clock.now))
         self.after(TICK_SECS, self._tick)
+
+    def _end_hold(self) -> None:
+        """Tick when a hold has to end, as the host's clock does."""
+        at = self.node.look_again_at_secs
+        if at is not None and at != self._hold_ends_at:
+            self._hold_ends_at = at
+            self.after(
+                max(at - self.clock.now, 0.0),
+                lambda: self._deliver(self.node.tick(self.clock.now)),
+            )
 
     # ------------------------------------------------------------ streams
 
@@ -142,6 +153,7 @@ class Server(Process):
             self.after(self.cluster.options.write_secs * self.clock.random.random(), write)
         if node.lead is not None:
             invariants.look_at_lead(node.lead, node.shard)
+            self._end_hold()
             self._tell()
         elif self.task is not None and (facts := node.shard.facts()) != self._facts:
             self._facts = facts
