@@ -7,6 +7,7 @@ those reachable from here; where each lives: docs/reference/api.md.
 from importlib.metadata import version as _version
 
 from psys import estimator, feature_column, layers, losses, metrics, nn, train
+from psys.compute.updates import counter, moving_average
 from psys.compute.variables import get_variable, variable_scope
 from psys.names import missing_in as _missing_in
 from psys.optimizers import group
@@ -16,6 +17,7 @@ __getattr__ = _missing_in(__name__)
 
 __all__ = [
     "__version__",
+    "counter",
     "estimator",
     "feature_column",
     "get_variable",
@@ -23,6 +25,7 @@ __all__ = [
     "layers",
     "losses",
     "metrics",
+    "moving_average",
     "nn",
     "train",
     "variable_scope",

@@ -9,8 +9,8 @@ import pytest
 
 NAMES = {
     "psys": """
-        __version__ estimator feature_column get_variable group layers losses metrics nn train
-        variable_scope
+        __version__ counter estimator feature_column get_variable group layers losses metrics
+        moving_average nn train variable_scope
     """,
     "psys.estimator": """
         DNNClassifier DNNEstimator DNNLinearCombinedClassifier DNNLinearCombinedEstimator
@@ -28,7 +28,7 @@ NAMES = {
         numpy_input_fn pandas_input_fn
     """,
     "psys.layers": """
-        dense dropout flatten
+        batch_normalization dense dropout flatten
     """,
     "psys.losses": """
         Reduction absolute_difference compute_weighted_loss hinge_loss huber_loss log_loss
@@ -52,7 +52,7 @@ NAMES = {
     """,
     "psys.optimizers": """
         AdagradOptimizer AdamOptimizer FtrlOptimizer GradientDescentOptimizer Minimization
-        MomentumOptimizer Optimizer TrainOp from_config get group
+        MomentumOptimizer MovingAverage Optimizer Sum TrainOp from_config get group
     """,
     "psys.sharding": """
         ShardMap Slice plan

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -65,6 +65,17 @@ class VariableStore(ABC):
         features: Any,
     ) -> tuple[Array, Array]:
         """Return ``(rows [n_unique, ...], inverse [nnz])`` of the table ``name`` (a full name)."""
+
+    def note_update(  # noqa: B027 - most runs only read
+        self, name: str, value: Array, rule: Mapping[str, Any]
+    ) -> None:
+        """Note what this step measured for ``name`` (a full name); only training sends it.
+
+        Args:
+            name: a dense variable that gradients do not change.
+            value: of the variable's shape and dtype.
+            rule: the configuration of how the ps takes it in.
+        """
 
     @property
     def generator(self) -> np.random.Generator:

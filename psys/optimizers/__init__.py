@@ -7,6 +7,7 @@ from psys.optimizers.gradient_descent import GradientDescentOptimizer
 from psys.optimizers.momentum import MomentumOptimizer
 from psys.optimizers.optimizer import Optimizer, from_config, get
 from psys.optimizers.train_op import Minimization, TrainOp, group
+from psys.optimizers.updates import MovingAverage, Sum
 
 __all__ = [
     "AdagradOptimizer",
@@ -15,7 +16,9 @@ __all__ = [
     "GradientDescentOptimizer",
     "Minimization",
     "MomentumOptimizer",
+    "MovingAverage",
     "Optimizer",
+    "Sum",
     "TrainOp",
     "from_config",
     "get",

@@ -95,6 +95,7 @@ def counting_model(features: Any, labels: Any, mode: str, params: Any) -> Any:
     rows = tf.feature_column.input_layer(
         features, [tf.feature_column.embedding_column(column, WIDTH, combiner="sum")]
     )
+    tf.counter("steps_applied")
     loss = -(weights.sum() + rows.sum())
     if options.fail == "nan_loss":
         loss = loss * np.float32("nan")
