@@ -17,6 +17,15 @@ from psys.initializers import Initializer
 
 Array = npt.NDArray[Any]
 
+
+class GlobalStep(int):
+    """The global step a run of a model_fn started from, as ``get_global_step()`` returns it.
+
+    An int, but decay functions know it from a number somebody computed: given this, they follow
+    the global step. What is calculated with it is a plain int.
+    """
+
+
 DTYPES: Mapping[str, np.dtype[Any]] = {
     name: np.dtype(name) for name in ("float32", "float64", "int32", "int64")
 }

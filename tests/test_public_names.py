@@ -46,13 +46,19 @@ NAMES = {
         sparse_softmax_cross_entropy_with_logits tanh zero_fraction
     """,
     "psys.train": """
-        AdagradOptimizer AdamOptimizer CheckpointSaverListener FtrlOptimizer
-        GradientDescentOptimizer MomentumOptimizer NanLossDuringTrainingError SessionRunArgs
-        SessionRunContext SessionRunHook SessionRunValues get_global_step latest_checkpoint
+        AdadeltaOptimizer AdagradDAOptimizer AdagradOptimizer AdamOptimizer CheckpointSaverListener
+        FtrlOptimizer GradientDescentOptimizer LazyAdamOptimizer LearningRateSchedule
+        MomentumOptimizer NanLossDuringTrainingError Optimizer ProximalAdagradOptimizer
+        ProximalGradientDescentOptimizer RMSPropOptimizer SessionRunArgs SessionRunContext
+        SessionRunHook SessionRunValues cosine_decay cosine_decay_restarts exponential_decay
+        get_global_step inverse_time_decay latest_checkpoint linear_cosine_decay natural_exp_decay
+        noisy_linear_cosine_decay piecewise_constant polynomial_decay
     """,
     "psys.optimizers": """
-        AdagradOptimizer AdamOptimizer FtrlOptimizer GradientDescentOptimizer Minimization
-        MomentumOptimizer Optimizer TrainOp from_config get group
+        AdadeltaOptimizer AdagradDAOptimizer AdagradOptimizer AdamOptimizer FtrlOptimizer
+        GradientDescentOptimizer LazyAdamOptimizer LearningRateSchedule Minimization
+        MomentumOptimizer Optimizer ProximalAdagradOptimizer ProximalGradientDescentOptimizer
+        RMSPropOptimizer TrainOp from_config get group
     """,
     "psys.sharding": """
         ShardMap Slice plan

@@ -51,18 +51,3 @@ def checked_number(
     if not result < below:
         raise ConfigError(f"{where} must be less than {below:g}, got {value!r}.")
     return result
-
-
-def checked_learning_rate(owner: object, value: object) -> float:
-    """Return a learning rate as a float, 0 or more.
-
-    Raises:
-        ConfigError: if it is a schedule or a callable (not available in this version), not a
-            finite number, or negative.
-    """
-    if callable(value):
-        raise ConfigError(
-            f"{type(owner).__name__}: learning_rate must be a number; schedules and callables "
-            f"are not available in this version of psys, got {value!r}."
-        )
-    return checked_number(owner, "learning_rate", value, at_least=0.0)
