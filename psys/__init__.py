@@ -9,6 +9,13 @@ from importlib.metadata import version as _version
 from psys import estimator, feature_column, layers, losses, metrics, nn, train
 from psys.compute.variables import get_variable, variable_scope
 from psys.names import missing_in as _missing_in
+from psys.nn.clipping import (
+    clip_by_average_norm,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+    global_norm,
+)
 from psys.optimizers import group
 
 __version__ = _version("psys")
@@ -16,9 +23,14 @@ __getattr__ = _missing_in(__name__)
 
 __all__ = [
     "__version__",
+    "clip_by_average_norm",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
     "estimator",
     "feature_column",
     "get_variable",
+    "global_norm",
     "group",
     "layers",
     "losses",

@@ -18,6 +18,7 @@ LAYERS: dict[str, float] = {
     "initializers": 0,
     "kernels": 0,
     "names": 0,
+    "running": 0,
     "cluster": 1,
     "optimizers": 1,
     "sharding": 1,

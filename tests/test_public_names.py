@@ -9,7 +9,8 @@ import pytest
 
 NAMES = {
     "psys": """
-        __version__ estimator feature_column get_variable group layers losses metrics nn train
+        __version__ clip_by_average_norm clip_by_global_norm clip_by_norm clip_by_value estimator
+        feature_column get_variable global_norm group layers losses metrics nn train
         variable_scope
     """,
     "psys.estimator": """
@@ -50,7 +51,8 @@ NAMES = {
         FtrlOptimizer GradientDescentOptimizer LazyAdamOptimizer LearningRateSchedule
         MomentumOptimizer NanLossDuringTrainingError Optimizer ProximalAdagradOptimizer
         ProximalGradientDescentOptimizer RMSPropOptimizer SessionRunArgs SessionRunContext
-        SessionRunHook SessionRunValues cosine_decay cosine_decay_restarts exponential_decay
+        SessionRunHook SessionRunValues clip_gradients_by_norm cosine_decay cosine_decay_restarts
+        exponential_decay
         get_global_step inverse_time_decay latest_checkpoint linear_cosine_decay natural_exp_decay
         noisy_linear_cosine_decay piecewise_constant polynomial_decay
     """,

@@ -7,10 +7,11 @@ right and the numbers are not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from psys.arrays import Array, VariableSpec
+from psys.arrays import Array, Gradient, VariableSpec
 from psys.compute.features import InputFeatures
 from psys.compute.store import VariableStore, unique_ids
 from psys.initializers import Initializer
@@ -76,6 +77,11 @@ class BuildStore(VariableStore):
         unique, inverse = unique_ids(ids)
         rows = spec.initializer.rows(name, shape, "float32", 0, len(unique), self.seed)
         return rows, inverse
+
+    def gradients(self, loss: Any) -> Mapping[str, Gradient | None]:
+        """Return zeros for each trainable variable: this run's loss is not trained on."""
+        found = super().gradients(loss)
+        return {name: one for name, one in found.items() if name in self.trainable}
 
     def _record(
         self,

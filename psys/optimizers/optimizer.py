@@ -12,17 +12,18 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from psys.arrays import Array
+from psys import running
+from psys.arrays import Array, Gradient
 from psys.errors import ConfigError, ModelError
 from psys.optimizers.rows import check_rows, check_same_shape, gather, is_run, row_blocks, scatter
 from psys.optimizers.schedules import LearningRateSchedule, checked_learning_rate
 from psys.optimizers.schedules import from_config as schedule_from_config
-from psys.optimizers.train_op import Minimization, TrainOp, group
+from psys.optimizers.train_op import Minimization, TrainOp, Transform, group
 
 __all__ = ["Minimization", "Optimizer", "TrainOp", "from_config", "get", "group"]
 
@@ -42,6 +43,8 @@ class Optimizer(ABC):
         learning_rate: the step size: a number, or a schedule; inside ``update`` always a number.
         use_locking: accepted for tf programs; updates of a slice never overlap here.
         name: accepted for tf programs; slots are saved under ``kind``.
+        transform: what the trainer does to a step's gradients before it sends them; it is not
+            part of the configuration. See ``transforming``.
     """
 
     kind: ClassVar[str] = ""
@@ -53,6 +56,7 @@ class Optimizer(ABC):
         self.learning_rate: Any = checked_learning_rate(self, learning_rate)
         self.use_locking = use_locking
         self.name = name
+        self.transform: Transform | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -224,7 +228,86 @@ class Optimizer(ABC):
         """
         if loss is None:
             raise ModelError(f"{type(self).__name__}.minimize: loss must be a value, got None.")
-        return TrainOp((Minimization(self, loss, _names(var_list)),))
+        return TrainOp((Minimization(self, loss, _names(var_list), self.transform),))
+
+    def transforming(self: OptimizerT, transform: Transform) -> OptimizerT:
+        """Return this optimizer so that ``transform`` sees each step's gradients first.
+
+        It runs in the trainer, after those that are there already; clipping is one.
+
+        Args:
+            transform: gradients by variable name → the same variables' gradients to send.
+        """
+        before, changed = self.transform, copy.copy(self)
+        changed.transform = transform if before is None else lambda g: transform(before(g))
+        return changed
+
+    def compute_gradients(
+        self, loss: Any, var_list: Sequence[str] | None = None
+    ) -> list[tuple[Gradient | None, str]]:
+        """Return ``(gradient, variable name)`` for each variable, inside a model_fn.
+
+        The gradient is an array, IndexedSlices for a table, or None if the loss does not
+        depend on the variable. In a run that is not trained on, such as the first one, which
+        finds the variables, all gradients are zeros.
+
+        Args:
+            loss: the scalar loss of this batch.
+            var_list: names of variables, or scope prefixes ending in ``/``; None means all
+                trainable ones.
+
+        Raises:
+            ModelError: outside a model_fn; if the loss is not a scalar, or depends on no
+                trainable variable; if ``var_list`` is empty or holds no names.
+        """
+        names = _names(var_list)
+        found = {
+            name: gradient
+            for name, gradient in running.current().gradients(loss).items()
+            if names is None or is_listed(name, names)
+        }
+        if self.transform is not None:
+            known = {name: one for name, one in found.items() if one is not None}
+            found.update(self.transform(known))
+        return [(gradient, name) for name, gradient in found.items()]
+
+    def apply_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Gradient | None, str]],
+        global_step: Any = None,
+        name: str | None = None,
+    ) -> TrainOp:
+        """Return the train op that applies these gradients; pairs without one are left out.
+
+        Args:
+            grads_and_vars: as ``compute_gradients`` returns them, changed at will; the same
+                variables at every step.
+            global_step: ignored; every applied step counts.
+            name: accepted for tf programs, changes nothing.
+
+        Raises:
+            ModelError: if there is no gradient, or something else than such pairs.
+        """
+        gradients: dict[str, Gradient] = {}
+        for pair in grads_and_vars:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], str)):
+                raise ModelError(
+                    "apply_gradients takes pairs (gradient, variable name) as compute_gradients "
+                    f"returns them, got {pair!r}."
+                )
+            gradient, variable = pair
+            if variable in gradients:
+                raise ModelError(f"apply_gradients: variable {variable!r} is there twice.")
+            if gradient is not None:
+                gradients[variable] = gradient
+        if not gradients:
+            raise ModelError("No gradients provided for any variable: apply_gradients got none.")
+        return TrainOp((Minimization(self, None, tuple(gradients), gradients=gradients),))
+
+
+def is_listed(name: str, var_list: Sequence[str]) -> bool:
+    """Return whether a variable is in a list of names and of scope prefixes ending in ``/``."""
+    return any(name == one or (one.endswith("/") and name.startswith(one)) for one in var_list)
 
 
 def _names(var_list: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -4,6 +4,7 @@ from psys.checkpoint import latest_checkpoint
 from psys.compute.variables import current_global_step as get_global_step
 from psys.errors import NanLossDuringTrainingError
 from psys.names import missing_in as _missing_in
+from psys.nn.clipping import clip_gradients_by_norm
 from psys.optimizers import (
     AdadeltaOptimizer,
     AdagradDAOptimizer,
@@ -60,6 +61,7 @@ __all__ = [
     "SessionRunContext",
     "SessionRunHook",
     "SessionRunValues",
+    "clip_gradients_by_norm",
     "cosine_decay",
     "cosine_decay_restarts",
     "exponential_decay",
