@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from psys import running
+from psys import kernels, running
 from psys.arrays import Array, Gradient, IndexedSlices
 from psys.errors import ModelError
 from psys.initializers import Initializer
@@ -147,5 +147,4 @@ def current_store() -> VariableStore:
 
 def unique_ids(ids: Array) -> tuple[Array, Array]:
     """Return ``(sorted unique ids, inverse)``, both ``[n]`` int64."""
-    unique, inverse = np.unique(ids, return_inverse=True)
-    return unique, inverse.reshape(-1)
+    return kernels.unique(ids)

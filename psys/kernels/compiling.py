@@ -31,6 +31,7 @@ COMPILE_WAIT_SECS = 60.0
 """How long a process waits for another one that compiles the same kernel."""
 LOCK_POLL_SECS = 0.02
 
+_ANY = np.dtype(np.float32)
 _numba_settings = threading.Lock()
 """Held while numba's cache directory, a setting of the whole process, is ours."""
 
@@ -93,6 +94,14 @@ class Kernel:
                 found = self._compiled.get(dtype) or self._compile(dtype)
                 self._compiled[dtype] = found
         return found
+
+    def prepare(self, dtype: np.dtype[Any]) -> None:
+        """Compile the kernel for ``dtype`` now, if it depends on one."""
+        self[dtype if any(one.dtype is None for one in self._parameters) else _ANY]
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run a kernel whose parameters all have a dtype of their own."""
+        return self[_ANY](*arguments)
 
     def _compile(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
         if numba.config.DISABLE_JIT:
