@@ -10,6 +10,13 @@ from psys import estimator, feature_column, layers, losses, metrics, nn, train
 from psys.compute.updates import counter, moving_average
 from psys.compute.variables import get_variable, variable_scope
 from psys.names import missing_in as _missing_in
+from psys.nn.clipping import (
+    clip_by_average_norm,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+    global_norm,
+)
 from psys.optimizers import group
 
 __version__ = _version("psys")
@@ -17,10 +24,15 @@ __getattr__ = _missing_in(__name__)
 
 __all__ = [
     "__version__",
+    "clip_by_average_norm",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
     "counter",
     "estimator",
     "feature_column",
     "get_variable",
+    "global_norm",
     "group",
     "layers",
     "losses",

@@ -12,10 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from psys import kernels
 from psys.errors import ModelError
 from psys.initializers import Initializer
 
 Array = npt.NDArray[Any]
+
+
+class GlobalStep(int):
+    """The global step a run of a model_fn started from, as ``get_global_step()`` returns it.
+
+    An int, but decay functions know it from a number somebody computed: given this, they follow
+    the global step. What is calculated with it is a plain int.
+    """
+
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
     name: np.dtype(name) for name in ("float32", "float64", "int32", "int64")
@@ -93,10 +103,7 @@ class IndexedSlices:
         """Return the same gradient with sorted, unique indices (duplicates summed)."""
         if bool((self.indices[1:] > self.indices[:-1]).all()):
             return self
-        unique, inverse = np.unique(self.indices, return_inverse=True)
-        values = np.zeros((len(unique), *self.values.shape[1:]), self.values.dtype)
-        np.add.at(values, inverse.reshape(-1), self.values)
-        return IndexedSlices(unique, values)
+        return IndexedSlices(*kernels.sum_duplicates(self.indices, self.values))
 
 
 Gradient = Array | IndexedSlices
@@ -105,7 +112,4 @@ Gradient = Array | IndexedSlices
 
 def all_finite(array: Array) -> bool:
     """Return whether no element is NaN or infinite."""
-    # A finite sum proves it without a temporary; the sum of finite numbers may still overflow.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = array.sum()
-    return bool(np.isfinite(total)) or bool(np.isfinite(array).all())
+    return kernels.all_finite(array)

@@ -17,7 +17,9 @@ LAYERS: dict[str, float] = {
     "environment": 0,
     "arrays": 0,
     "initializers": 0,
+    "kernels": 0,
     "names": 0,
+    "running": 0,
     "cluster": 1,
     "optimizers": 1,
     "sharding": 1,
@@ -49,13 +51,14 @@ BESIDE = {("host", "attendance"), ("layers", "nn")}
 UPWARDS = {("estimator/__init__.py", "roles")}
 """``train_and_evaluate`` is looked for in ``estimator``; it is imported when it is called."""
 ONLY = {
-    "ps": {"errors", "arrays", "initializers", "optimizers", "checkpoint"},
-    "host": {"errors", "arrays", "initializers", "ps", "attendance"},
+    "ps": {"errors", "arrays", "initializers", "kernels", "optimizers", "checkpoint"},
+    "host": {"errors", "arrays", "initializers", "kernels", "ps", "attendance"},
     "attendance": {"errors", "arrays", "initializers", "ps"},
     "rpc": {
         "errors",
         "arrays",
         "initializers",
+        "kernels",
         "cluster",
         "sharding",
         "checkpoint",
@@ -63,7 +66,16 @@ ONLY = {
         "host",
         "attendance",
     },
-    "parameters": {"errors", "arrays", "initializers", "cluster", "sharding", "checkpoint", "ps"},
+    "parameters": {
+        "errors",
+        "arrays",
+        "initializers",
+        "kernels",
+        "cluster",
+        "sharding",
+        "checkpoint",
+        "ps",
+    },
 }
 """Where a layer may import less than all below it."""
 

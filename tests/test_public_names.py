@@ -9,8 +9,9 @@ import pytest
 
 NAMES = {
     "psys": """
-        __version__ counter estimator feature_column get_variable group layers losses metrics
-        moving_average nn train variable_scope
+        __version__ clip_by_average_norm clip_by_global_norm clip_by_norm clip_by_value counter
+        estimator feature_column get_variable global_norm group layers losses metrics moving_average
+        nn train variable_scope
     """,
     "psys.estimator": """
         DNNClassifier DNNEstimator DNNLinearCombinedClassifier DNNLinearCombinedEstimator
@@ -46,13 +47,20 @@ NAMES = {
         sparse_softmax_cross_entropy_with_logits tanh zero_fraction
     """,
     "psys.train": """
-        AdagradOptimizer AdamOptimizer CheckpointSaverListener FtrlOptimizer
-        GradientDescentOptimizer MomentumOptimizer NanLossDuringTrainingError SessionRunArgs
-        SessionRunContext SessionRunHook SessionRunValues get_global_step latest_checkpoint
+        AdadeltaOptimizer AdagradDAOptimizer AdagradOptimizer AdamOptimizer CheckpointSaverListener
+        FtrlOptimizer GradientDescentOptimizer LazyAdamOptimizer LearningRateSchedule
+        MomentumOptimizer NanLossDuringTrainingError Optimizer ProximalAdagradOptimizer
+        ProximalGradientDescentOptimizer RMSPropOptimizer SessionRunArgs SessionRunContext
+        SessionRunHook SessionRunValues clip_gradients_by_norm cosine_decay cosine_decay_restarts
+        exponential_decay
+        get_global_step inverse_time_decay latest_checkpoint linear_cosine_decay natural_exp_decay
+        noisy_linear_cosine_decay piecewise_constant polynomial_decay
     """,
     "psys.optimizers": """
-        AdagradOptimizer AdamOptimizer FtrlOptimizer GradientDescentOptimizer Minimization
-        MomentumOptimizer MovingAverage Optimizer Sum TrainOp from_config get group
+        AdadeltaOptimizer AdagradDAOptimizer AdagradOptimizer AdamOptimizer FtrlOptimizer
+        GradientDescentOptimizer LazyAdamOptimizer LearningRateSchedule Minimization
+        MomentumOptimizer MovingAverage Optimizer ProximalAdagradOptimizer
+        ProximalGradientDescentOptimizer RMSPropOptimizer Sum TrainOp from_config get group
     """,
     "psys.sharding": """
         ShardMap Slice plan

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from psys.arrays import Array, VariableSpec
+from psys.arrays import Array, Gradient, VariableSpec
 from psys.compute.features import InputFeatures
 from psys.compute.store import VariableStore, unique_ids
 from psys.errors import ModelError
@@ -90,6 +90,11 @@ class BuildStore(VariableStore):
             other = "gradients" if name in self.trainable else dict(spec.optimizer or {})
             raise ModelError(f"Variable {name!r} is changed by {other}, and by {dict(rule)} too.")
         self.specs[name] = replace(spec, optimizer=rule)
+
+    def gradients(self, loss: Any) -> Mapping[str, Gradient | None]:
+        """Return zeros for each trainable variable: this run's loss is not trained on."""
+        found = super().gradients(loss)
+        return {name: one for name, one in found.items() if name in self.trainable}
 
     def _record(
         self,

@@ -7,7 +7,6 @@ never talks to a shard itself.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,13 +16,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from psys.arrays import Array
+from psys import kernels, running
+from psys.arrays import Array, Gradient, IndexedSlices
 from psys.errors import ModelError
 from psys.initializers import Initializer
 
 StoreT = TypeVar("StoreT", bound="VariableStore")
-
-_active = threading.local()
 
 
 class VariableStore(ABC):
@@ -77,6 +75,15 @@ class VariableStore(ABC):
             rule: the configuration of how the ps takes it in.
         """
 
+    def gradients(self, loss: Any) -> Mapping[str, Gradient | None]:
+        """Return a gradient for each variable in use: zeros, where nothing is differentiated."""
+        return {
+            name: IndexedSlices(np.empty(0, np.int64), np.empty((0, *shape[1:]), np.float32))
+            if sparse
+            else np.zeros(shape, np.float32)
+            for name, (shape, sparse) in self._used.items()
+        }
+
     @property
     def generator(self) -> np.random.Generator:
         """The random numbers of this run: the same seed and step draw the same ones."""
@@ -127,9 +134,7 @@ class VariableStore(ABC):
         return True
 
     def __enter__(self: StoreT) -> StoreT:
-        if not hasattr(_active, "stack"):
-            _active.stack = []
-        _active.stack.append(self)
+        running.enter(self)
         return self
 
     def __exit__(
@@ -138,7 +143,7 @@ class VariableStore(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _active.stack.pop()
+        running.leave()
 
 
 def current_store() -> VariableStore:
@@ -147,16 +152,10 @@ def current_store() -> VariableStore:
     Raises:
         ModelError: outside a run of a model_fn.
     """
-    stack: list[VariableStore] = getattr(_active, "stack", [])
-    if not stack:
-        raise ModelError(
-            "There are no variables here: layers, feature columns and get_variable work inside "
-            "a model_fn that an Estimator calls."
-        )
-    return stack[-1]
+    store: VariableStore = running.current()
+    return store
 
 
 def unique_ids(ids: Array) -> tuple[Array, Array]:
     """Return ``(sorted unique ids, inverse)``, both ``[n]`` int64."""
-    unique, inverse = np.unique(ids, return_inverse=True)
-    return unique, inverse.reshape(-1)
+    return kernels.unique(ids)

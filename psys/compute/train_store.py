@@ -92,8 +92,8 @@ class TrainStore(VariableStore):
             )
         self.updates[name] = value
 
-    def gradients(self, loss: Any) -> dict[str, Gradient]:
-        """Return the gradient of ``loss`` by every trainable variable that it depends on.
+    def gradients(self, loss: Any) -> dict[str, Gradient | None]:
+        """Return the gradient of ``loss`` by every trainable variable; None if it plays no part.
 
         The arrays are only to be read: two of them may be one and the same.
 
@@ -109,8 +109,9 @@ class TrainStore(VariableStore):
                 "No gradients provided for any variable: the loss depends on none of "
                 f"{sorted({name for name, _ in self._roots.values()})}."
             )
-        result: dict[str, Gradient] = {}
+        result: dict[str, Gradient | None] = {}
         for node, (name, ids) in self._roots.items():
+            result.setdefault(name, None)
             if node in found:
                 result[name] = self._gradient(name, ids, found[node], result.get(name))
         return result

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psys.arrays import Array
+from psys.arrays import Array, GlobalStep
 from psys.compute.backward import is_traced, untraced
 from psys.compute.build_store import BuildStore, Prefetch
 from psys.compute.features import InputFeatures
@@ -133,10 +133,10 @@ def variable_scope(prefix: str) -> Iterator[None]:
         yield
 
 
-def current_global_step() -> int:
+def current_global_step() -> GlobalStep:
     """Return the global step this run of model_fn started from.
 
     Raises:
         ModelError: outside a model_fn.
     """
-    return current_store().global_step
+    return GlobalStep(current_store().global_step)

@@ -25,8 +25,8 @@ from psys.feature_column.column import (
     checked_key,
 )
 from psys.feature_column.feature_values import INT64, STRING, categories
-from psys.feature_column.fingerprint import fingerprint64
 from psys.feature_column.sparse_ids import SparseIds
+from psys.kernels import fingerprint64
 
 
 def hash_buckets(values: Array, num_buckets: int) -> Array:

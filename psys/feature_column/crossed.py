@@ -13,14 +13,17 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from psys.arrays import Array
 from psys.errors import ConfigError, ModelError
 from psys.feature_column.categorical import HashedCategoricalColumn
 from psys.feature_column.column import CategoricalColumn, checked_count, checked_key
 from psys.feature_column.feature_values import categories
-from psys.feature_column.fingerprint import Words, fingerprint64
 from psys.feature_column.sparse_ids import SparseIds
+from psys.kernels import fingerprint64
+
+Words = npt.NDArray[np.uint64]
 
 DEFAULT_HASH_KEY = 0xDECAFCAFFE
 _MULTIPLIER = np.uint64(0xC6A4A7935BD1E995)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
-
-from psys.arrays import Array
 from psys.optimizers.arguments import checked_number
-from psys.optimizers.optimizer import Optimizer
+from psys.optimizers.compiled import CompiledOptimizer
+from psys.optimizers.schedules import LearningRateSchedule
 
 
-class AdagradOptimizer(Optimizer):
+class AdagradOptimizer(CompiledOptimizer):
     """Divide each step by the root of the sum of squared gradients so far.
 
     Formula::
@@ -25,13 +23,13 @@ class AdagradOptimizer(Optimizer):
     without a gradient stay as they are.
 
     Args:
-        learning_rate: η, 0 or more.
+        learning_rate: η, 0 or more, or a schedule.
         initial_accumulator_value: the first value of a, more than 0.
         use_locking: accepted for tf programs, changes nothing.
         name: accepted for tf programs, changes nothing.
 
     Raises:
-        ConfigError: if ``learning_rate`` is not a number of 0 or more, or
+        ConfigError: if ``learning_rate`` is neither a number of 0 or more nor a schedule, or
             ``initial_accumulator_value`` is not positive.
 
     Example:
@@ -53,7 +51,7 @@ class AdagradOptimizer(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float,
+        learning_rate: float | LearningRateSchedule,
         initial_accumulator_value: float = 0.1,
         use_locking: bool = False,
         name: str = "Adagrad",
@@ -68,18 +66,13 @@ class AdagradOptimizer(Optimizer):
         """``accumulator``, the sum of squares, from ``initial_accumulator_value``."""
         return {"accumulator": self.initial_accumulator_value}
 
-    def update(
-        self,
-        value: Array,
-        slots: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        gradient: Array,
-    ) -> None:
-        """Change ``value`` and the accumulator in place."""
-        accumulator = slots["accumulator"]
-        scratch = gradient * gradient
-        accumulator += scratch
-        np.sqrt(accumulator, out=scratch)
-        np.divide(gradient, scratch, out=scratch)
-        scratch *= self.learning_rate
-        value -= scratch
+    @property
+    def kernel(self) -> str:
+        """``adagrad``."""
+        return "adagrad"
+
+    def numbers(
+        self, rate: float, scalars: Mapping[str, float], global_step: int
+    ) -> Sequence[float]:
+        """Return the learning rate."""
+        return (rate,)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import ClassVar
 
-import numpy as np
-
-from psys.arrays import Array
 from psys.optimizers.arguments import checked_number
-from psys.optimizers.optimizer import Optimizer
-from psys.optimizers.rows import check_rows, row_blocks
+from psys.optimizers.compiled import CompiledOptimizer
+from psys.optimizers.schedules import LearningRateSchedule
 
 
-class AdamOptimizer(Optimizer):
+class AdamOptimizer(CompiledOptimizer):
     """Step along an average of the gradients, divided by the root of that of their squares.
 
     Formula::
@@ -31,7 +28,7 @@ class AdamOptimizer(Optimizer):
     row decay and every row moves, also where the gradient has no row for the slice at all.
 
     Args:
-        learning_rate: η, 0 or more.
+        learning_rate: η, 0 or more, or a schedule.
         beta1: β₁, 0 or more and less than 1.
         beta2: β₂, 0 or more and less than 1.
         epsilon: ε̂ ("epsilon hat", section 2 of the paper), 0 or more.
@@ -55,7 +52,7 @@ class AdamOptimizer(Optimizer):
         Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014.
 
     Known limit: a push costs time in proportion to the whole slice, however few rows it
-    names; for large tables Adagrad or Ftrl are cheaper by far.
+    names; for large tables ``LazyAdamOptimizer``, Adagrad or Ftrl are cheaper by far.
     """
 
     kind: ClassVar[str] = "Adam"
@@ -63,7 +60,7 @@ class AdamOptimizer(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | LearningRateSchedule = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-08,
@@ -85,62 +82,52 @@ class AdamOptimizer(Optimizer):
         """``beta1_power`` and ``beta2_power`` of the step to come."""
         return {"beta1_power": self.beta1, "beta2_power": self.beta2}
 
-    def update(
-        self,
-        value: Array,
-        slots: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        gradient: Array,
-    ) -> None:
-        """Change ``value`` and both averages in place."""
-        mean, square = slots["m"], slots["v"]
-        self._decay(mean, square)
-        scratch = gradient * (1.0 - self.beta1)
-        mean += scratch
-        np.multiply(gradient, gradient, out=scratch)
-        scratch *= 1.0 - self.beta2
-        square += scratch
-        self._move(value, mean, square, scalars)
+    @property
+    def kernel(self) -> str:
+        """``adam``: every row decays and moves."""
+        return "adam"
 
-    def apply_sparse(
-        self,
-        value: Array,
-        slots: Mapping[str, Array],
-        scalars: MutableMapping[str, float],
-        indices: Array,
-        rows: Array,
-    ) -> None:
-        """Apply the gradient of some rows, in place; all rows decay and move."""
-        check_rows(value, indices, rows)
-        for block in row_blocks(value):
-            mean, square = slots["m"][block], slots["v"][block]
-            self._decay(mean, square)
-            first, last = np.searchsorted(indices, (block.start, block.stop))
-            if first < last:
-                here, gradient = indices[first:last] - block.start, rows[first:last]
-                mean[here] += gradient * (1.0 - self.beta1)
-                square[here] += gradient * gradient * (1.0 - self.beta2)
-            self._move(value[block], mean, square, scalars)
-        self.advance(scalars)
+    def numbers(
+        self, rate: float, scalars: Mapping[str, float], global_step: int
+    ) -> Sequence[float]:
+        """Return η corrected for the averages' start at 0, β₁, 1 − β₁, β₂, 1 − β₂ and ε̂."""
+        corrected = rate * math.sqrt(1.0 - scalars["beta2_power"]) / (1.0 - scalars["beta1_power"])
+        return (
+            corrected,
+            self.beta1,
+            1.0 - self.beta1,
+            self.beta2,
+            1.0 - self.beta2,
+            self.epsilon,
+        )
 
     def advance(self, scalars: MutableMapping[str, float]) -> None:
         """Raise both powers of beta by one."""
         scalars["beta1_power"] *= self.beta1
         scalars["beta2_power"] *= self.beta2
 
-    def _decay(self, mean: Array, square: Array) -> None:
-        mean *= self.beta1
-        square *= self.beta2
 
-    def _move(self, value: Array, mean: Array, square: Array, scalars: Mapping[str, float]) -> None:
-        """Change ``value`` in place by the averages."""
-        rate = (
-            self.learning_rate
-            * math.sqrt(1.0 - scalars["beta2_power"])
-            / (1.0 - scalars["beta1_power"])
-        )
-        step = np.sqrt(square)
-        step += self.epsilon
-        np.divide(mean, step, out=step)
-        step *= rate
-        value -= step
+class LazyAdamOptimizer(AdamOptimizer):
+    """Adam that leaves rows without a gradient as they are (``tf.contrib.opt``'s LazyAdam).
+
+    Arguments, formula and slots are those of ``AdamOptimizer``. A sparse gradient changes its own
+    rows of the variable and of both slots only, so a push costs time in proportion to the rows
+    it names. The powers of β still count every update of the slice: a row that comes seldom
+    moves by less than Adam would have moved it. Dense gradients make no difference.
+
+    Example:
+        >>> import numpy as np
+        >>> optimizer = LazyAdamOptimizer(0.5, beta1=0.5, beta2=0.75, epsilon=0.0)
+        >>> value, scalars = np.array([1.0, 1.0]), dict(optimizer.scalars)
+        >>> slots = {"m": np.ones(2), "v": np.ones(2)}
+        >>> optimizer.apply_sparse(value, slots, scalars, np.array([1]), np.array([3.0]))
+        >>> value.tolist(), slots["m"].tolist(), slots["v"].tolist()
+        ([1.0, 0.42264973081037416], [1.0, 2.0], [1.0, 3.0])
+    """
+
+    kind: ClassVar[str] = "LazyAdam"
+
+    @property
+    def kernel(self) -> str:
+        """``lazy_adam``: only rows with a gradient decay and move."""
+        return "lazy_adam"

@@ -25,7 +25,7 @@ def checked_number(
     """Return ``value`` as a float.
 
     Args:
-        owner: the optimizer the argument belongs to, named in messages.
+        owner: the optimizer, or the name of the function, that the argument belongs to.
         argument: the argument's name.
         value: what was given.
         above: the number must be greater than this.
@@ -36,7 +36,7 @@ def checked_number(
     Raises:
         ConfigError: if it is not a finite number, or lies outside the limits.
     """
-    where = f"{type(owner).__name__}: {argument}"
+    where = f"{owner if isinstance(owner, str) else type(owner).__name__}: {argument}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ConfigError(f"{where} must be a number, got {value!r}.")
     result = float(value)
@@ -51,18 +51,3 @@ def checked_number(
     if not result < below:
         raise ConfigError(f"{where} must be less than {below:g}, got {value!r}.")
     return result
-
-
-def checked_learning_rate(owner: object, value: object) -> float:
-    """Return a learning rate as a float, 0 or more.
-
-    Raises:
-        ConfigError: if it is a schedule or a callable (not available in this version), not a
-            finite number, or negative.
-    """
-    if callable(value):
-        raise ConfigError(
-            f"{type(owner).__name__}: learning_rate must be a number; schedules and callables "
-            f"are not available in this version of psys, got {value!r}."
-        )
-    return checked_number(owner, "learning_rate", value, at_least=0.0)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
-
-from psys.arrays import Array
 from psys.optimizers.arguments import checked_number
-from psys.optimizers.optimizer import Optimizer
+from psys.optimizers.compiled import CompiledOptimizer
+from psys.optimizers.schedules import LearningRateSchedule
 
 
-class FtrlOptimizer(Optimizer):
+class FtrlOptimizer(CompiledOptimizer):
     """Follow the regularized leader, with L1 and L2 penalties.
 
     Formula::
@@ -27,7 +25,8 @@ class FtrlOptimizer(Optimizer):
     ``accum`` and ``linear``. Rows without a gradient stay as they are.
 
     Args:
-        learning_rate: η, more than 0.
+        learning_rate: η, more than 0, or a schedule; where a schedule gives 0 or less, nothing
+            changes.
         learning_rate_power: p, 0 or less; 0 keeps the learning rate constant.
         initial_accumulator_value: the first value of n, 0 or more.
         l1_regularization_strength: λ₁, 0 or more.
@@ -73,7 +72,7 @@ class FtrlOptimizer(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float,
+        learning_rate: float | LearningRateSchedule,
         learning_rate_power: float = -0.5,
         initial_accumulator_value: float = 0.1,
         l1_regularization_strength: float = 0.0,
@@ -86,7 +85,8 @@ class FtrlOptimizer(Optimizer):
         beta: float | None = None,
     ) -> None:
         super().__init__(learning_rate, use_locking, name)
-        checked_number(self, "learning_rate", self.learning_rate, above=0.0)
+        if not isinstance(self.learning_rate, LearningRateSchedule):
+            checked_number(self, "learning_rate", self.learning_rate, above=0.0)
         self.learning_rate_power = checked_number(
             self, "learning_rate_power", learning_rate_power, at_most=0.0
         )
@@ -112,45 +112,21 @@ class FtrlOptimizer(Optimizer):
         """``accum``, the sum of squares, and ``linear``, z of the formula."""
         return {"accum": self.initial_accumulator_value, "linear": 0.0}
 
-    def update(
-        self,
-        value: Array,
-        slots: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        gradient: Array,
-    ) -> None:
-        """Change ``value``, n and z in place."""
-        squares, linear = slots["accum"], slots["linear"]
-        before = self._power(squares)
-        squares += gradient * gradient
-        after = self._power(squares)
+    @property
+    def kernel(self) -> str:
+        """``ftrl``, or ``ftrl_of_any_power``."""
+        return "ftrl" if self.learning_rate_power == -0.5 else "ftrl_of_any_power"
 
-        np.subtract(after, before, out=before)
-        before *= 1.0 / self.learning_rate
-        if self.l2_shrinkage_regularization_strength:
-            before -= 2.0 * self.l2_shrinkage_regularization_strength
-        before *= value
-        linear += gradient
-        linear -= before
-
-        after *= 1.0 / self.learning_rate
-        after += 2.0 * self.l2_regularization_strength + self.beta / self.learning_rate
-        self._solve(value, linear, after)
-
-    def _solve(self, value: Array, linear: Array, curvature: Array) -> None:
-        """Set ``value`` to the minimum of the regularized quadratic, in place."""
-        l1 = self.l1_regularization_strength
-        np.clip(linear, -l1, l1, out=value)
-        value -= linear
-        if curvature.all():
-            value /= curvature
-        else:
-            # No gradient yet and nothing to start from (initial_accumulator_value 0): stay at 0.
-            np.divide(value, curvature, out=value, where=curvature > 0)
-            value[curvature == 0] = 0
-
-    def _power(self, squares: Array) -> Array:
-        """Return n to the power of ``-learning_rate_power``, ``[rows, ...]``."""
-        if self.learning_rate_power == -0.5:
-            return np.sqrt(squares)
-        return np.power(squares, -self.learning_rate_power)
+    def numbers(
+        self, rate: float, scalars: Mapping[str, float], global_step: int
+    ) -> Sequence[float] | None:
+        """Return 1 / η, 2 λₛ, λ₁, 2 λ₂ + β / η and −p; None where η is not positive."""
+        if rate <= 0.0:
+            return None
+        return (
+            1.0 / rate,
+            2.0 * self.l2_shrinkage_regularization_strength,
+            self.l1_regularization_strength,
+            2.0 * self.l2_regularization_strength + self.beta / rate,
+            -self.learning_rate_power,
+        )

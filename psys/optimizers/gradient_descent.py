@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from psys.arrays import Array
-from psys.optimizers.optimizer import Optimizer
+from psys.optimizers.compiled import CompiledOptimizer
+from psys.optimizers.schedules import LearningRateSchedule
 
 
-class GradientDescentOptimizer(Optimizer):
+class GradientDescentOptimizer(CompiledOptimizer):
     """Step against the gradient.
 
     Formula::
@@ -19,7 +19,7 @@ class GradientDescentOptimizer(Optimizer):
     where v is the variable, g the gradient and η the learning rate. No slots.
 
     Args:
-        learning_rate: η, 0 or more.
+        learning_rate: η, 0 or more, or a schedule.
         use_locking: accepted for tf programs, changes nothing.
         name: accepted for tf programs, changes nothing.
 
@@ -44,18 +44,19 @@ class GradientDescentOptimizer(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float,
+        learning_rate: float | LearningRateSchedule,
         use_locking: bool = False,
         name: str = "GradientDescent",
     ) -> None:
         super().__init__(learning_rate, use_locking, name)
 
-    def update(
-        self,
-        value: Array,
-        slots: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        gradient: Array,
-    ) -> None:
-        """Change ``value`` in place."""
-        value -= gradient * self.learning_rate
+    @property
+    def kernel(self) -> str:
+        """``gradient_descent``."""
+        return "gradient_descent"
+
+    def numbers(
+        self, rate: float, scalars: Mapping[str, float], global_step: int
+    ) -> Sequence[float]:
+        """Return the learning rate."""
+        return (rate,)

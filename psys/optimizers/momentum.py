@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from psys.arrays import Array
 from psys.optimizers.arguments import checked_number
-from psys.optimizers.optimizer import Optimizer
+from psys.optimizers.compiled import CompiledOptimizer
+from psys.optimizers.schedules import LearningRateSchedule
 
 
-class MomentumOptimizer(Optimizer):
+class MomentumOptimizer(CompiledOptimizer):
     """Step along a decaying sum of the gradients.
 
     Formula::
@@ -24,15 +24,15 @@ class MomentumOptimizer(Optimizer):
     decay.
 
     Args:
-        learning_rate: η, 0 or more.
+        learning_rate: η, 0 or more, or a schedule.
         momentum: μ, usually 0.9.
         use_locking: accepted for tf programs, changes nothing.
         name: accepted for tf programs, changes nothing.
         use_nesterov: take the last line of the formula.
 
     Raises:
-        ConfigError: if ``learning_rate`` is not a number of 0 or more, or ``momentum`` is
-            not a number.
+        ConfigError: if ``learning_rate`` is neither a number of 0 or more nor a schedule, or
+            ``momentum`` is not a number.
 
     Example:
         >>> import numpy as np
@@ -57,7 +57,7 @@ class MomentumOptimizer(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float,
+        learning_rate: float | LearningRateSchedule,
         momentum: float,
         use_locking: bool = False,
         name: str = "Momentum",
@@ -72,21 +72,13 @@ class MomentumOptimizer(Optimizer):
         """``momentum``, the velocity, from 0."""
         return {"momentum": 0.0}
 
-    def update(
-        self,
-        value: Array,
-        slots: Mapping[str, Array],
-        scalars: Mapping[str, float],
-        gradient: Array,
-    ) -> None:
-        """Change ``value`` and the velocity in place."""
-        velocity = slots["momentum"]
-        velocity *= self.momentum
-        velocity += gradient
-        if self.use_nesterov:
-            step = velocity * self.momentum
-            step += gradient
-            step *= self.learning_rate
-        else:
-            step = velocity * self.learning_rate
-        value -= step
+    @property
+    def kernel(self) -> str:
+        """``momentum`` or ``nesterov``."""
+        return "nesterov" if self.use_nesterov else "momentum"
+
+    def numbers(
+        self, rate: float, scalars: Mapping[str, float], global_step: int
+    ) -> Sequence[float]:
+        """Return the learning rate and the momentum."""
+        return rate, self.momentum

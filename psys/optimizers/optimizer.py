@@ -2,48 +2,61 @@
 
 An optimizer is its arguments only. All state, slots shaped like the slice and a few
 scalars, belongs to the shard, which hands it in; so one optimizer serves any number of
-slices, and travels to the ps as a dict. Nothing here does I/O, keeps time or takes a lock:
-the shard applies one update of a slice at a time.
+slices, and travels to the ps as a dict. An optimizer of one's own writes ``update`` in plain
+numpy; psys's own are compiled (``psys.optimizers.compiled``). Nothing here does I/O, keeps time
+or takes a lock: the shard applies one update of a slice at a time.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from psys.arrays import Array
+from psys import running
+from psys.arrays import Array, Gradient
 from psys.errors import ConfigError, ModelError
-from psys.optimizers.arguments import checked_learning_rate
 from psys.optimizers.rows import check_rows, check_same_shape, gather, is_run, row_blocks, scatter
-from psys.optimizers.train_op import Minimization, TrainOp, group
+from psys.optimizers.schedules import LearningRateSchedule, checked_learning_rate
+from psys.optimizers.schedules import from_config as schedule_from_config
+from psys.optimizers.train_op import Minimization, TrainOp, Transform, group
 
 __all__ = ["Minimization", "Optimizer", "TrainOp", "from_config", "get", "group"]
+
+OptimizerT = TypeVar("OptimizerT", bound="Optimizer")
 
 
 class Optimizer(ABC):
     """How one gradient changes a value and its slots, in place.
 
     A subclass sets ``kind`` and ``arguments``, says which ``slots`` and ``scalars`` a slice
-    starts with, and writes ``update``. float32 stays float32.
+    starts with, and writes ``update``, in plain numpy. It must be defined wherever the program
+    runs, on every ps too: there it is found again by its kind. float32 stays float32.
 
     Attributes:
         kind: the name it is registered and saved under.
         arguments: the attributes that make up its configuration.
-        learning_rate: the step size.
+        learning_rate: the step size: a number, or a schedule; inside ``update`` always a number.
         use_locking: accepted for tf programs; updates of a slice never overlap here.
         name: accepted for tf programs; slots are saved under ``kind``.
+        transform: what the trainer does to a step's gradients before it sends them; it is not
+            part of the configuration. See ``transforming``.
     """
 
     kind: ClassVar[str] = ""
     arguments: ClassVar[tuple[str, ...]] = ("learning_rate",)
 
-    def __init__(self, learning_rate: float, use_locking: bool, name: str) -> None:
-        self.learning_rate = checked_learning_rate(self, learning_rate)
+    def __init__(
+        self, learning_rate: float | LearningRateSchedule, use_locking: bool, name: str
+    ) -> None:
+        self.learning_rate: Any = checked_learning_rate(self, learning_rate)
         self.use_locking = use_locking
         self.name = name
+        self.transform: Transform | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -66,7 +79,34 @@ class Optimizer(ABC):
 
     def to_config(self) -> dict[str, Any]:
         """Return a JSON-able description; ``from_config`` reads it back."""
-        return {"kind": self.kind, **{name: getattr(self, name) for name in self.arguments}}
+        config = {"kind": self.kind, **{name: getattr(self, name) for name in self.arguments}}
+        if isinstance(self.learning_rate, LearningRateSchedule):
+            config["learning_rate"] = self.learning_rate.to_config()
+        return config
+
+    def rate(self, global_step: int) -> float:
+        """Return the learning rate of the update that starts from ``global_step``.
+
+        Raises:
+            ModelError: if a schedule gives something that is not a finite number.
+        """
+        if not isinstance(self.learning_rate, LearningRateSchedule):
+            return float(self.learning_rate)
+        rate = self.learning_rate(global_step)
+        if not isinstance(rate, (int, float, np.number)) or not math.isfinite(rate):
+            raise ModelError(
+                f"{self.learning_rate} gives the learning rate {rate!r} at global step "
+                f"{global_step}; expected a finite number."
+            )
+        return float(rate)
+
+    def at(self: OptimizerT, global_step: int) -> OptimizerT:
+        """Return this optimizer with the learning rate of ``global_step``, a number."""
+        if not isinstance(self.learning_rate, LearningRateSchedule):
+            return self
+        resolved = copy.copy(self)
+        resolved.learning_rate = self.rate(global_step)
+        return resolved
 
     @abstractmethod
     def update(
@@ -94,6 +134,8 @@ class Optimizer(ABC):
         slots: Mapping[str, Array],
         scalars: MutableMapping[str, float],
         gradient: Array,
+        *,
+        global_step: int = 0,
     ) -> None:
         """Apply the gradient of every row of a slice, in place.
 
@@ -102,6 +144,7 @@ class Optimizer(ABC):
             slots: one array of that shape for each of ``self.slots``.
             scalars: one number for each of ``self.scalars``.
             gradient: ``[rows, ...]``; only read.
+            global_step: what the trainer had read when it computed the gradient.
 
         Raises:
             ModelError: if the gradient has another shape than the value.
@@ -109,9 +152,10 @@ class Optimizer(ABC):
         check_same_shape(value, gradient)
         value, gradient = np.atleast_1d(value), np.atleast_1d(gradient)
         slots = {name: np.atleast_1d(slot) for name, slot in slots.items()}
+        now = self.at(global_step)
         for block in row_blocks(value):
             here = {name: slot[block] for name, slot in slots.items()}
-            self.update(value[block], here, scalars, gradient[block])
+            now.update(value[block], here, scalars, gradient[block])
         self.advance(scalars)
 
     def apply_sparse(
@@ -121,6 +165,8 @@ class Optimizer(ABC):
         scalars: MutableMapping[str, float],
         indices: Array,
         rows: Array,
+        *,
+        global_step: int = 0,
     ) -> None:
         """Apply the gradient of some rows of a slice, in place; other rows stay as they are.
 
@@ -130,13 +176,15 @@ class Optimizer(ABC):
             scalars: one number for each of ``self.scalars``.
             indices: ``[m]`` int64 rows of the slice, sorted and unique; may be empty.
             rows: ``[m, ...]`` their gradients; only read.
+            global_step: what the trainer had read when it computed the gradient.
 
         Raises:
-            ModelError: if an index is out of range, or the rows have another shape.
+            ModelError: if an index is out of order or of range, or the rows have another shape.
         """
         check_rows(value, indices, rows)
+        now = self.at(global_step)
         for block in row_blocks(rows):
-            self._update_rows(value, slots, scalars, indices[block], rows[block])
+            now._update_rows(value, slots, scalars, indices[block], rows[block])
         self.advance(scalars)
 
     def _update_rows(
@@ -180,7 +228,86 @@ class Optimizer(ABC):
         """
         if loss is None:
             raise ModelError(f"{type(self).__name__}.minimize: loss must be a value, got None.")
-        return TrainOp((Minimization(self, loss, _names(var_list)),))
+        return TrainOp((Minimization(self, loss, _names(var_list), self.transform),))
+
+    def transforming(self: OptimizerT, transform: Transform) -> OptimizerT:
+        """Return this optimizer so that ``transform`` sees each step's gradients first.
+
+        It runs in the trainer, after those that are there already; clipping is one.
+
+        Args:
+            transform: gradients by variable name → the same variables' gradients to send.
+        """
+        before, changed = self.transform, copy.copy(self)
+        changed.transform = transform if before is None else lambda g: transform(before(g))
+        return changed
+
+    def compute_gradients(
+        self, loss: Any, var_list: Sequence[str] | None = None
+    ) -> list[tuple[Gradient | None, str]]:
+        """Return ``(gradient, variable name)`` for each variable, inside a model_fn.
+
+        The gradient is an array, IndexedSlices for a table, or None if the loss does not
+        depend on the variable. In a run that is not trained on, such as the first one, which
+        finds the variables, all gradients are zeros.
+
+        Args:
+            loss: the scalar loss of this batch.
+            var_list: names of variables, or scope prefixes ending in ``/``; None means all
+                trainable ones.
+
+        Raises:
+            ModelError: outside a model_fn; if the loss is not a scalar, or depends on no
+                trainable variable; if ``var_list`` is empty or holds no names.
+        """
+        names = _names(var_list)
+        found = {
+            name: gradient
+            for name, gradient in running.current().gradients(loss).items()
+            if names is None or is_listed(name, names)
+        }
+        if self.transform is not None:
+            known = {name: one for name, one in found.items() if one is not None}
+            found.update(self.transform(known))
+        return [(gradient, name) for name, gradient in found.items()]
+
+    def apply_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Gradient | None, str]],
+        global_step: Any = None,
+        name: str | None = None,
+    ) -> TrainOp:
+        """Return the train op that applies these gradients; pairs without one are left out.
+
+        Args:
+            grads_and_vars: as ``compute_gradients`` returns them, changed at will; the same
+                variables at every step.
+            global_step: ignored; every applied step counts.
+            name: accepted for tf programs, changes nothing.
+
+        Raises:
+            ModelError: if there is no gradient, or something else than such pairs.
+        """
+        gradients: dict[str, Gradient] = {}
+        for pair in grads_and_vars:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], str)):
+                raise ModelError(
+                    "apply_gradients takes pairs (gradient, variable name) as compute_gradients "
+                    f"returns them, got {pair!r}."
+                )
+            gradient, variable = pair
+            if variable in gradients:
+                raise ModelError(f"apply_gradients: variable {variable!r} is there twice.")
+            if gradient is not None:
+                gradients[variable] = gradient
+        if not gradients:
+            raise ModelError("No gradients provided for any variable: apply_gradients got none.")
+        return TrainOp((Minimization(self, None, tuple(gradients), gradients=gradients),))
+
+
+def is_listed(name: str, var_list: Sequence[str]) -> bool:
+    """Return whether a variable is in a list of names and of scope prefixes ending in ``/``."""
+    return any(name == one or (one.endswith("/") and name.startswith(one)) for one in var_list)
 
 
 def _names(var_list: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -220,10 +347,15 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
     given = dict(config)
     kind = given.pop("kind", None)
     if kind not in _KINDS:
-        raise ModelError(f"Unknown optimizer {kind!r}; known: {sorted(_KINDS)}.")
+        raise ModelError(
+            f"Unknown optimizer {kind!r}; known: {sorted(_KINDS)}. An optimizer of one's own must "
+            "be defined where every ps of the job can see it: in the script all of them run."
+        )
     foreign = sorted(set(given) - set(_KINDS[kind].arguments))
     if foreign:
         raise ModelError(f"Optimizer {kind!r} has no argument {', '.join(foreign)}.")
+    if isinstance(given.get("learning_rate"), Mapping):
+        given["learning_rate"] = schedule_from_config(given["learning_rate"])
     try:
         return _KINDS[kind](**given)
     except TypeError as error:
@@ -231,7 +363,6 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
 
 
 _STRINGS = ("Adagrad", "Adam", "Ftrl", "RMSProp", "SGD")
-_STRINGS_TO_COME = ("RMSProp",)
 
 
 def get(
@@ -241,7 +372,7 @@ def get(
 
     Args:
         optimizer: an instance; a callable without arguments that returns one; or one of
-            ``'Adagrad'``, ``'Adam'``, ``'Ftrl'``, ``'SGD'``.
+            ``'Adagrad'``, ``'Adam'``, ``'Ftrl'``, ``'RMSProp'``, ``'SGD'``.
         learning_rate: used with a string only.
 
     Raises:
@@ -259,13 +390,8 @@ def get(
 
 
 def _from_string(name: str, learning_rate: float | None) -> Optimizer:
-    available = tuple(string for string in _STRINGS if string not in _STRINGS_TO_COME)
-    if name in _STRINGS_TO_COME:
-        raise ConfigError(
-            f"Optimizer {name!r} is not available in this version of psys; available: {available}."
-        )
-    if name not in available:
-        raise ConfigError(f"Unsupported optimizer name: {name!r}. Supported names: {available}.")
+    if name not in _STRINGS:
+        raise ConfigError(f"Unsupported optimizer name: {name!r}. Supported names: {_STRINGS}.")
     if learning_rate is None:
         raise ConfigError(f"Optimizer {name!r} given as a string needs a learning_rate.")
     return from_config({"kind": name, "learning_rate": learning_rate})

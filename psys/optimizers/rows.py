@@ -41,10 +41,9 @@ def check_same_shape(value: Array, gradient: Array) -> None:
 def check_rows(value: Array, indices: Array, rows: Array) -> None:
     """Refuse gradient rows that do not fit ``value`` ``[n, ...]``.
 
-    Only the ends of ``indices`` are looked at: they are sorted and unique by contract.
-
     Raises:
-        ModelError: if an index lies outside ``[0, n)``, or the rows have another shape.
+        ModelError: if an index lies outside ``[0, n)``, ``indices`` are not sorted and unique, or
+            the rows have another shape.
     """
     if rows.shape != (len(indices), *value.shape[1:]):
         raise ModelError(
@@ -55,6 +54,8 @@ def check_rows(value: Array, indices: Array, rows: Array) -> None:
         raise ModelError(
             f"Row indices must lie in [0, {len(value)}), got {indices[0]} to {indices[-1]}."
         )
+    if not bool((indices[1:] > indices[:-1]).all()):
+        raise ModelError(f"Row indices must be sorted and unique, got {indices}.")
 
 
 def is_run(indices: Array) -> bool:

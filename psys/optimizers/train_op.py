@@ -6,13 +6,18 @@ each with its variable's optimizer. Nothing here computes anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from psys.arrays import Gradient
 from psys.errors import ModelError
 
 if TYPE_CHECKING:
     from psys.optimizers.optimizer import Optimizer
+
+Transform = Callable[[dict[str, Gradient]], dict[str, Gradient]]
+"""Gradients by variable name → what is sent instead, for the same variables."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +29,15 @@ class Minimization:
         loss: the loss value of this batch.
         var_list: variable names, or scope prefixes ending in ``/``; None means every
             trainable variable that no other minimization of the train op claims.
+        transform: what the trainer does to the gradients of a step before it sends them.
+        gradients: by variable name, where model_fn computed them itself; the loss is then None.
     """
 
     optimizer: Optimizer
     loss: Any
     var_list: tuple[str, ...] | None = None
+    transform: Transform | None = None
+    gradients: Mapping[str, Gradient] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,16 +120,28 @@ class SliceState:
             )
         return ""
 
-    def apply(self, gradient: Gradient) -> None:
-        """Let the optimizer change value and slots in place."""
+    def apply(self, gradient: Gradient, global_step: int) -> None:
+        """Let the optimizer change value and slots in place.
+
+        Args:
+            gradient: of the slice.
+            global_step: the step it was computed at, for schedules.
+        """
         assert self.optimizer is not None  # refusal() said so before
         if isinstance(gradient, IndexedSlices):
             summed = gradient.summed()
             self.optimizer.apply_sparse(
-                self.value, self.slots, self.scalars, summed.indices, summed.values
+                self.value,
+                self.slots,
+                self.scalars,
+                summed.indices,
+                summed.values,
+                global_step=global_step,
             )
         else:
-            self.optimizer.apply_dense(self.value, self.slots, self.scalars, gradient)
+            self.optimizer.apply_dense(
+                self.value, self.slots, self.scalars, gradient, global_step=global_step
+            )
 
 
 class Fence(NamedTuple):
@@ -426,7 +438,7 @@ class MemoryShard:
     def _apply(self, request: ExchangeRequest, push: Mapping[str, Gradient]) -> None:
         """Apply a push, and note with it whose it was and where its input stands."""
         for name, gradient in push.items():
-            self.slices[name].apply(gradient)
+            self.slices[name].apply(gradient, request.global_step)
         self.version += 1
         before = self.fences.get(request.task, NO_FENCE)
         if before.member not in (0, request.member):

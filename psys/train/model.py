@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from psys.arrays import Array, Gradient, VariableSpec
+from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.compute.backward import untraced
 from psys.compute.build_store import BuildStore, Prefetch
 from psys.compute.train_store import TrainStore
 from psys.errors import ModelError
+from psys.optimizers.optimizer import is_listed
 from psys.optimizers.train_op import TrainOp
 
 
@@ -108,10 +109,7 @@ def _assign(train_op: TrainOp, store: BuildStore) -> list[frozenset[str]]:
             claims.append(None)
             continue
         names = frozenset(
-            name
-            for name in store.trainable
-            for entry in minimization.var_list
-            if name == entry or (entry.endswith("/") and name.startswith(entry))
+            name for name in store.trainable if is_listed(name, minimization.var_list)
         )
         if not names:
             raise ModelError(
@@ -148,29 +146,63 @@ def loss_and_gradients(
     with store:
         spec = call_model(features, labels)
         train_op = spec.train_op
-        _check_optimizers(model, train_op)
+        _check_optimizers(model, train_op, store.global_step)
         gradients: dict[str, Gradient] = {}
-        by_loss: dict[int, Mapping[str, Gradient]] = {}
+        by_loss: dict[int, Mapping[str, Gradient | None]] = {}
         for minimization, names in zip(train_op.minimizations, model.optimized, strict=True):
-            loss = minimization.loss
-            if id(loss) not in by_loss:
-                by_loss[id(loss)] = store.gradients(loss)
+            if minimization.gradients is not None:
+                mine = _as_given(minimization.gradients, names, model.specs)
+            else:
+                loss = minimization.loss
+                if id(loss) not in by_loss:
+                    by_loss[id(loss)] = store.gradients(loss)
+                found = by_loss[id(loss)].items()
+                mine = {name: one for name, one in found if name in names and one is not None}
             gradients.update(
-                {name: one for name, one in by_loss[id(loss)].items() if name in names}
+                mine if minimization.transform is None else minimization.transform(mine)
             )
     gradients.update(store.updates)
     return float(np.asarray(untraced(spec.loss)).reshape(())), gradients, spec
 
 
-def _check_optimizers(model: Model, train_op: TrainOp) -> None:
-    """Raise a ModelError if they changed: each ps goes on with those of the first run."""
+def _as_given(
+    gradients: Mapping[str, Gradient], names: frozenset[str], specs: Mapping[str, VariableSpec]
+) -> dict[str, Gradient]:
+    """Return what model_fn gave to apply_gradients, in the variables' dtypes.
+
+    Raises:
+        ModelError: if it did not give a gradient for one of them in its first run.
+    """
+    if new := sorted(gradients.keys() - names):
+        raise ModelError(
+            f"apply_gradients got a gradient for {new}, which it did not get when model_fn ran "
+            "first; give it the same variables on every batch (None for no gradient)."
+        )
+    result: dict[str, Gradient] = {}
+    for name, one in gradients.items():
+        dtype = specs[name].dtype
+        if isinstance(one, IndexedSlices):
+            result[name] = IndexedSlices(one.indices, np.asarray(untraced(one.values), dtype))
+        else:
+            result[name] = np.asarray(untraced(one), dtype)
+    return result
+
+
+def _check_optimizers(model: Model, train_op: TrainOp, global_step: int) -> None:
+    """Raise a ModelError if they changed, or a learning rate is unusable at this step.
+
+    Each ps goes on with the optimizers of the first run, and evaluates their schedules itself.
+    """
     now = [one.optimizer.to_config() for one in train_op.minimizations]
     if now != list(model.optimizers):
         raise ModelError(
-            "Optimizers and their arguments are fixed when training begins; a learning rate that "
-            f"follows the global step is not available in this version. First: "
-            f"{list(model.optimizers)}, now: {now}."
+            "Optimizers and their arguments are fixed when training begins. A learning rate that "
+            "follows the global step is a schedule: psys.train.exponential_decay(rate, "
+            "psys.train.get_global_step(), ...), another decay function, or a subclass of "
+            f"psys.train.LearningRateSchedule. First: {list(model.optimizers)}, now: {now}."
         )
+    for one in train_op.minimizations:
+        one.optimizer.rate(global_step)
 
 
 class InitialModel:

@@ -15,7 +15,7 @@ import pytest
 import psys.feature_column as fc
 from psys.arrays import Array
 from psys.compute.variables import ReadStore
-from psys.feature_column.fingerprint import fingerprint64
+from psys.kernels import fingerprint64
 
 WORDS = {
     "": 11160318154034397263,

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from psys.arrays import IndexedSlices
-from psys.errors import ConfigError
 from psys.optimizers import (
     AdagradOptimizer,
     AdamOptimizer,
@@ -606,10 +605,6 @@ class TestOptimizerOfACannedEstimator:
         optimizer = get(name, learning_rate=0.25)
         assert type(optimizer) is expected
         assert optimizer.learning_rate == 0.25
-
-    def test_rmsprop_is_not_there_yet(self) -> None:
-        with pytest.raises(ConfigError, match=r"'RMSProp' is not available.*'Adagrad', 'Adam'"):
-            get("RMSProp", learning_rate=0.1)
 
     @pytest.mark.parametrize("name", ["Momentum", "adam", "unknown"])
     def test_unknown_string(self, name: str) -> None:

@@ -17,15 +17,31 @@ from hypothesis import strategies as st
 from psys.arrays import IndexedSlices
 from psys.errors import ConfigError, ModelError
 from psys.optimizers import (
+    AdadeltaOptimizer,
+    AdagradDAOptimizer,
     AdagradOptimizer,
     AdamOptimizer,
     FtrlOptimizer,
     GradientDescentOptimizer,
+    LazyAdamOptimizer,
     MomentumOptimizer,
     Optimizer,
+    ProximalAdagradOptimizer,
+    ProximalGradientDescentOptimizer,
+    RMSPropOptimizer,
     from_config,
     rows,
 )
+
+
+class ClippedDescentOptimizer(GradientDescentOptimizer):
+    """An optimizer of a user's own, in numpy, on top of one of psys's."""
+
+    kind = "ClippedDescent"
+
+    def update(self, value: Any, slots: Any, scalars: Any, gradient: Any) -> None:
+        value -= np.clip(gradient, -9, 0.375) * self.learning_rate
+
 
 OPTIMIZERS = {
     "sgd": GradientDescentOptimizer(0.5),
@@ -33,6 +49,13 @@ OPTIMIZERS = {
     "nesterov": MomentumOptimizer(0.5, 0.9, use_nesterov=True),
     "adagrad": AdagradOptimizer(0.5, initial_accumulator_value=0.2),
     "adam": AdamOptimizer(0.1, beta1=0.8, beta2=0.99, epsilon=1e-4),
+    "lazy adam": LazyAdamOptimizer(0.1, beta1=0.8, beta2=0.99, epsilon=1e-4),
+    "adadelta": AdadeltaOptimizer(0.5, rho=0.8, epsilon=1e-3),
+    "rmsprop": RMSPropOptimizer(0.1, decay=0.8, momentum=0.5, epsilon=1e-4),
+    "rmsprop centered": RMSPropOptimizer(0.1, decay=0.8, epsilon=1e-2, centered=True),
+    "proximal": ProximalGradientDescentOptimizer(0.5, 0.01, 0.1),
+    "proximal adagrad": ProximalAdagradOptimizer(0.5, 0.2, 0.01, 0.1),
+    "adagrad da": AdagradDAOptimizer(0.5, None, 0.2, 0.001, 0.1),
     "ftrl": FtrlOptimizer(0.5),
     "ftrl regularized": FtrlOptimizer(
         0.5,
@@ -43,6 +66,7 @@ OPTIMIZERS = {
         l2_shrinkage_regularization_strength=0.02,
         beta=0.5,
     ),
+    "one's own": ClippedDescentOptimizer(0.5),
 }
 
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
@@ -64,11 +88,16 @@ class Slice:
         read_only.flags.writeable = False
         self.optimizer.apply_dense(self.value, self.slots, self.scalars, read_only)
 
-    def apply_sparse(self, indices: Any, gradient: Any) -> None:
+    def apply_sparse(self, indices: Any, gradient: Any, global_step: int = 0) -> None:
         read_only = np.array(gradient, self.value.dtype)
         read_only.flags.writeable = False
         self.optimizer.apply_sparse(
-            self.value, self.slots, self.scalars, np.array(indices, np.int64), read_only
+            self.value,
+            self.slots,
+            self.scalars,
+            np.array(indices, np.int64),
+            read_only,
+            global_step=global_step,
         )
 
     def arrays(self) -> list[Any]:
@@ -177,6 +206,15 @@ class TestContract:
         frame[1:7, 1:3] = 7.0
         assert (frame == 7.0).all()
 
+    @pytest.mark.parametrize("indices", [[2, 1], [1, 1]])
+    def test_indices_out_of_order_are_refused(
+        self, optimizer: Optimizer, indices: list[int]
+    ) -> None:
+        held = Slice(optimizer, np.ones((4, 2)))
+        with pytest.raises(ModelError, match="must be sorted and unique"):
+            held.apply_sparse(indices, np.ones((2, 2)))
+        assert (held.value == 1).all()
+
     @pytest.mark.parametrize("indices", [[-1, 0], [0, 4]])
     def test_an_index_outside_the_slice_is_refused(
         self, optimizer: Optimizer, indices: list[int]
@@ -233,10 +271,10 @@ class TestArguments:
         with pytest.raises(ConfigError, match="greater than 0"):
             FtrlOptimizer(0.0)  # it divides by it
 
-    def test_a_schedule_is_refused_by_name(self) -> None:
-        schedule: Any = lambda: 0.1  # noqa: E731
-        with pytest.raises(ConfigError, match="schedules and callables are not available"):
-            AdamOptimizer(schedule)
+    def test_a_function_is_refused_and_told_what_to_use(self) -> None:
+        function: Any = lambda step: 0.1 / step  # noqa: E731
+        with pytest.raises(ConfigError, match=r"cannot be sent .* use psys\.train\.exponential_"):
+            AdamOptimizer(function)
 
     def test_numpy_numbers_become_json(self) -> None:
         config = AdagradOptimizer(np.float32(0.5), np.float64(0.25)).to_config()  # type: ignore[arg-type]
@@ -275,16 +313,10 @@ class TestRegistry:
         assert type(from_config({"kind": "Adam", "learning_rate": 0.1})) is AdamOptimizer
 
     def test_an_optimizer_of_ones_own(self) -> None:
-        class SignDescentOptimizer(GradientDescentOptimizer):
-            kind = "SignDescent"
-
-            def update(self, value: Any, slots: Any, scalars: Any, gradient: Any) -> None:
-                value -= np.sign(gradient) * self.learning_rate
-
-        optimizer = from_config(SignDescentOptimizer(0.5).to_config())
+        optimizer = from_config(ClippedDescentOptimizer(0.5).to_config())
         held = Slice(optimizer, [1.0, 1.0, 1.0])
-        held.apply_sparse([0, 2], [9.0, -9.0])
-        assert held.value.tolist() == [0.5, 1.0, 1.5]
+        held.apply_sparse([0, 2], [9.0, -1.0])
+        assert held.value.tolist() == [0.8125, 1.0, 1.5]
 
 
 def dumb_step(
@@ -304,6 +336,36 @@ def dumb_step(
         slots["v"] += (g**2 - slots["v"]) * (1 - optimizer.beta2)
         rate *= math.sqrt(1 - optimizer.beta2**step) / (1 - optimizer.beta1**step)
         return v - rate * slots["m"] / (math.sqrt(slots["v"]) + optimizer.epsilon)
+    if isinstance(optimizer, AdadeltaOptimizer):
+        rho, epsilon = optimizer.rho, optimizer.epsilon
+        slots["accum"] = rho * slots["accum"] + (1 - rho) * g**2
+        d = g * math.sqrt(slots["accum_update"] + epsilon) / math.sqrt(slots["accum"] + epsilon)
+        slots["accum_update"] = rho * slots["accum_update"] + (1 - rho) * d**2
+        return v - rate * d
+    if isinstance(optimizer, RMSPropOptimizer):
+        slots["rms"] += (g**2 - slots["rms"]) * (1 - optimizer.decay)
+        variance = slots["rms"]
+        if optimizer.centered:
+            slots["mg"] += (g - slots["mg"]) * (1 - optimizer.decay)
+            variance -= slots["mg"] ** 2
+        root = math.sqrt(variance + optimizer.epsilon)
+        slots["momentum"] = optimizer.momentum * slots["momentum"] + rate * g / root
+        return v - slots["momentum"]
+    if isinstance(optimizer, ProximalGradientDescentOptimizer):
+        return proximal(optimizer, v - rate * g, rate)
+    if isinstance(optimizer, ProximalAdagradOptimizer):
+        slots["accumulator"] += g**2
+        rate /= math.sqrt(slots["accumulator"])
+        return proximal(optimizer, v - rate * g, rate)
+    if isinstance(optimizer, AdagradDAOptimizer):
+        total = slots["gradient_accumulator"] = slots["gradient_accumulator"] + g
+        slots["gradient_squared_accumulator"] += g**2
+        root = math.sqrt(slots["gradient_squared_accumulator"])
+        left = max(abs(total) - optimizer.l1_regularization_strength * step, 0.0)
+        l2 = optimizer.l2_regularization_strength * step * rate
+        return -rate * math.copysign(left, total) / (l2 + root)
+    if isinstance(optimizer, ClippedDescentOptimizer):
+        return v - rate * min(g, 0.375)
     if isinstance(optimizer, FtrlOptimizer):
         old, p = slots["accum"], optimizer.learning_rate_power
         new = slots["accum"] = old + g**2
@@ -313,6 +375,11 @@ def dumb_step(
         z, l1 = slots["linear"], optimizer.l1_regularization_strength
         return (math.copysign(l1, z) - z) / (new**-p / rate + 2 * l2) if abs(z) > l1 else 0.0
     return v - rate * g
+
+
+def proximal(optimizer: Any, p: float, rate: float) -> float:
+    left = max(abs(p) - rate * optimizer.l1_regularization_strength, 0.0)
+    return math.copysign(left, p) / (1 + rate * optimizer.l2_regularization_strength)
 
 
 TABLE_ROWS, WIDTH = 4, 2
@@ -336,7 +403,7 @@ def test_sparse_pushes_agree_with_the_dumb_twin(
         ids = np.array([row for row, _ in push], np.int64)
         gradient = np.array([numbers for _, numbers in push], np.float32).reshape(-1, WIDTH)
         summed = IndexedSlices(ids, gradient).summed()
-        held.apply_sparse(summed.indices, summed.values)
+        held.apply_sparse(summed.indices, summed.values, global_step=step - 1)
         touched = range(TABLE_ROWS) if optimizer.kind == "Adam" else {row for row, _ in push}
         for row in touched:
             for column in range(WIDTH):
@@ -358,7 +425,21 @@ def test_ftrl_without_a_start_stays_finite_where_no_gradient_came() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["gradient_descent", "momentum", "adagrad", "adam", "ftrl", "rows"]
+    "module",
+    [
+        "adadelta",
+        "adagrad",
+        "adagrad_da",
+        "adam",
+        "decays",
+        "ftrl",
+        "gradient_descent",
+        "momentum",
+        "proximal",
+        "rms_prop",
+        "rows",
+        "schedules",
+    ],
 )
 def test_examples_in_the_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"psys.optimizers.{module}"))

@@ -37,10 +37,12 @@ class Spec:
 CallModel = Callable[[Any, Any], Spec]
 
 
-def step(model: Model, call: CallModel, features: Any) -> tuple[float, dict[str, Any]]:
+def step(
+    model: Model, call: CallModel, features: Any, global_step: int = 0
+) -> tuple[float, dict[str, Any]]:
     values = InitialModel(model.specs, seed=1)
     dense = {name: values.read(name) for name, spec in model.specs.items() if not spec.sparse}
-    store = TrainStore(model.specs, dense, {}, values.read_rows)
+    store = TrainStore(model.specs, dense, {}, values.read_rows, global_step=global_step)
     loss, gradients, _ = loss_and_gradients(model, call, features, None, store)
     return loss, gradients
 
@@ -202,6 +204,50 @@ def test_an_optimizer_that_changes_is_an_error() -> None:
     step(model, call, X)
     with pytest.raises(ModelError, match=r"fixed when training begins.*0\.1.*now:.*0\.05"):
         step(model, call, X)
+
+
+def scheduled(features: Any, labels: Any) -> Spec:
+    loss = get_variable("a", (), initializer=Constant(3.0)) ** 2
+    rate = train.exponential_decay(0.1, train.get_global_step(), 10, 0.5)
+    return Spec(loss, train.GradientDescentOptimizer(rate).minimize(loss))
+
+
+def test_a_schedule_is_the_same_at_every_step_and_goes_with_the_variable() -> None:
+    model, _ = build(scheduled, X, None, seed=1)
+    for global_step in (0, 1, 500):
+        assert set(step(model, scheduled, X, global_step)[1]) == {"a"}
+    config = model.specs["a"].optimizer
+    assert config is not None
+    assert config["learning_rate"]["schedule"] == "exponential_decay"
+
+
+def test_a_rate_computed_from_the_step_is_refused_with_advice() -> None:
+    def call(features: Any, labels: Any) -> Spec:
+        loss = get_variable("a", (), initializer=Constant(3.0)) ** 2
+        rate = 0.1 / (1 + train.get_global_step())
+        return Spec(loss, train.GradientDescentOptimizer(rate).minimize(loss))
+
+    model, _ = build(call, X, None, seed=1)
+    with pytest.raises(ModelError, match=r"is a schedule: psys\.train\.exponential_decay"):
+        step(model, call, X, global_step=1)
+
+
+def test_a_schedule_that_fails_does_so_before_anything_is_sent() -> None:
+    @dataclass(frozen=True)
+    class Runaway(train.LearningRateSchedule):
+        kind = "Runaway"
+
+        def __call__(self, step: int) -> float:
+            return float("nan") if step else 0.1
+
+    def call(features: Any, labels: Any) -> Spec:
+        loss = get_variable("a", (), initializer=Constant(3.0)) ** 2
+        return Spec(loss, train.GradientDescentOptimizer(Runaway()).minimize(loss))
+
+    model, _ = build(call, X, None, seed=1)
+    step(model, call, X)
+    with pytest.raises(ModelError, match="learning rate nan at global step 7"):
+        step(model, call, X, global_step=7)
 
 
 def test_a_variable_that_turns_up_later_is_an_error() -> None:

@@ -108,7 +108,7 @@ class DNNEstimator(Estimator):
         hidden_units: the size of each hidden layer, e.g. ``[100, 50]``.
         feature_columns: dense columns.
         model_dir: where checkpoints and summaries are.
-        optimizer: "Adagrad", "Adam", "Ftrl" or "SGD" with the learning rate 0.05, an
+        optimizer: "Adagrad", "Adam", "Ftrl", "RMSProp" or "SGD" with the learning rate 0.05, an
             optimizer, or a function that returns one.
         activation_fn: a differentiable function of an array.
         dropout: the probability to drop a hidden unit's output in training, or None.

@@ -83,7 +83,7 @@ class LinearEstimator(Estimator):
         head: what the labels are.
         feature_columns: categorical and dense columns.
         model_dir: where checkpoints and summaries are.
-        optimizer: "Ftrl", "Adagrad", "Adam" or "SGD" with the learning rate 0.2, an
+        optimizer: "Ftrl", "Adagrad", "Adam", "RMSProp" or "SGD" with the learning rate 0.2, an
             optimizer, or a function that returns one. None is Ftrl with the learning rate
             min(0.2, 1 / sqrt(number of columns)).
         config: a RunConfig.

@@ -1,10 +1,12 @@
+"""Fingerprint64 against FarmHash as published, one string at a time."""
+
 from __future__ import annotations
 
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from psys.feature_column.fingerprint import fingerprint64
+from psys.kernels import fingerprint64
 
 MASK = (1 << 64) - 1
 K0, K1, K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F

@@ -1,0 +1,293 @@
+"""Kernels: the loops that the time of a step goes into, compiled, without Python's lock.
+
+Here are the functions the rest of psys calls; importing this package compiles nothing and does
+not import numba, the first call of a function does. What each computes is checked against a
+plain numpy twin in the tests. Memory safety is theirs: shapes, dtypes and row numbers are looked
+at before a compiled loop runs. ``python -m psys.kernels`` compiles all of them ahead of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from psys.errors import ModelError
+
+if TYPE_CHECKING:
+    from psys.arrays import Array
+
+__all__ = [
+    "add_rows",
+    "all_finite",
+    "fingerprint64",
+    "from_bfloat16",
+    "from_float16",
+    "sum_duplicates",
+    "to_bfloat16",
+    "to_float16",
+    "unique",
+    "update_dense",
+    "update_rows",
+]
+
+_INT64 = np.dtype(np.int64)
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def update_dense(
+    name: str, value: Array, slots: Sequence[Array], gradient: Array, numbers: Sequence[float]
+) -> None:
+    """Change ``value`` and ``slots`` in place by a gradient of the same shape.
+
+    Args:
+        name: which update, a key of ``psys.kernels.updates.UPDATES``.
+        value: of any shape.
+        slots: arrays of that shape, in the order the update takes them.
+        gradient: of that shape; only read.
+        numbers: what the update says it needs.
+
+    Raises:
+        ModelError: if the value is neither float32 nor float64, or a shape differs.
+    """
+    first_row = np.zeros(1, np.int64)
+    _update(name, [value, *slots], (1, value.size), gradient, (1, value.size), first_row, numbers)
+
+
+def update_rows(
+    name: str,
+    value: Array,
+    slots: Sequence[Array],
+    indices: Array,
+    rows: Array,
+    numbers: Sequence[float],
+) -> None:
+    """Change ``value`` ``[n, ...]`` and ``slots`` in place by the gradient of some rows.
+
+    Args:
+        name: which update, a key of ``psys.kernels.updates.UPDATES``.
+        value: ``[n, ...]``.
+        slots: arrays of that shape, in the order the update takes them.
+        indices: ``[m]`` int64, sorted, unique, each in ``[0, n)``.
+        rows: ``[m, ...]``, their gradients; only read.
+        numbers: what the update says it needs.
+
+    Raises:
+        ModelError: if the value is neither float32 nor float64, a shape differs, or an index
+            is out of order or out of range.
+    """
+    width = _width(value)
+    indices = np.ascontiguousarray(indices, np.int64)
+    if len(indices) and not (
+        indices[0] >= 0 and indices[-1] < len(value) and bool((indices[1:] > indices[:-1]).all())
+    ):
+        raise ModelError(
+            f"Rows to update must be sorted, unique and in [0, {len(value)}), got {indices}."
+        )
+    shape = (len(value), width)
+    _update(name, [value, *slots], shape, rows, (len(indices), width), indices, numbers)
+
+
+def _update(
+    name: str,
+    arrays: Sequence[Array],
+    shape: tuple[int, int],
+    gradient: Array,
+    gradient_shape: tuple[int, int],
+    indices: Array,
+    numbers: Sequence[float],
+) -> None:
+    from psys.kernels.updates import UPDATES
+
+    value = arrays[0]
+    if value.dtype not in _FLOATS:
+        raise ModelError(f"Only float32 and float64 variables are trained, got {value.dtype}.")
+    if any(slot.shape != value.shape or slot.dtype != value.dtype for slot in arrays):
+        raise ModelError(
+            f"Slots must be {value.dtype} {value.shape} as their variable is, got "
+            f"{[f'{slot.dtype} {slot.shape}' for slot in arrays[1:]]}."
+        )
+    if gradient.size != gradient_shape[0] * gradient_shape[1]:
+        raise ModelError(
+            f"A gradient of {gradient_shape[0]} rows of {gradient_shape[1]} was expected, got "
+            f"{gradient.shape}."
+        )
+    if not value.size:
+        return
+    # A slice that is part of a larger array is updated in a copy, which no shard ever needs.
+    tables = [array if array.flags.carray else array.copy("C") for array in arrays]
+    UPDATES[name][value.dtype](
+        *(table.reshape(shape) for table in tables),
+        _to_read(gradient, value.dtype).reshape(gradient_shape),
+        indices,
+        np.array(numbers, value.dtype),
+    )
+    for array, table in zip(arrays, tables, strict=True):
+        if table is not array:
+            array[...] = table
+
+
+def unique(ids: Array) -> tuple[Array, Array]:
+    """Return ``(sorted unique ids, inverse)``, as ``np.unique`` does.
+
+    >>> [one.tolist() for one in unique(np.array([7, 3, 7]))]
+    [[3, 7], [1, 0, 1]]
+
+    Args:
+        ids: ``[n]`` integers.
+    """
+    from psys.kernels import rows
+
+    found, inverse = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
+    count = rows.unique(_to_read(ids, _INT64), found, inverse)
+    return found[:count], inverse
+
+
+def sum_duplicates(ids: Array, values: Array) -> tuple[Array, Array]:
+    """Return ``(sorted unique ids, the sum of each one's rows in the order they come)``.
+
+    >>> [one.tolist() for one in sum_duplicates(np.array([7, 3, 7]), np.array([1.0, 2.0, 4.0]))]
+    [[3, 7], [2.0, 5.0]]
+
+    Args:
+        ids: ``[n]`` integers.
+        values: ``[n, ...]``, a row for each.
+
+    Raises:
+        ModelError: if there are not as many rows as ids.
+    """
+    from psys.kernels import rows
+
+    if ids.shape != values.shape[:1]:
+        raise ModelError(f"sum_duplicates: {len(values)} rows have {ids.shape} ids.")
+    shape = (len(ids), _width(values))
+    found, sums = np.empty(len(ids), np.int64), np.empty(shape, values.dtype)
+    given = _to_read(values, values.dtype).reshape(shape)
+    count = rows.sum_duplicates[values.dtype](_to_read(ids, _INT64), given, found, sums)
+    return found[:count], sums[:count].reshape((count, *values.shape[1:]))
+
+
+def add_rows(values: Array, index: Array, count: int) -> Array:
+    """Return ``[count, ...]`` whose row r is the sum of the ``values[i]`` with ``index[i] == r``.
+
+    >>> add_rows(np.array([1.0, 2.0, 4.0]), np.array([2, 0, 2]), 3).tolist()
+    [2.0, 0.0, 5.0]
+
+    Args:
+        values: ``[n, ...]``.
+        index: ``[n]`` integers, each in ``[0, count)``.
+        count: the number of sums.
+
+    Raises:
+        ModelError: if an index is out of range, or there are not as many as values.
+    """
+    from psys.kernels import rows
+
+    if index.shape != values.shape[:1]:
+        raise ModelError(f"add_rows: {len(values)} rows have {index.shape} numbers.")
+    width = _width(values)
+    sums = np.zeros((count, width), values.dtype)
+    given = _to_read(values, values.dtype).reshape(len(values), width)
+    wrong = rows.add_rows[values.dtype](given, _to_read(index, _INT64), sums)
+    if wrong >= 0:
+        raise ModelError(f"Rows must lie in [0, {count}), got {index[wrong]} at {wrong}.")
+    return sums.reshape((count, *values.shape[1:]))
+
+
+def all_finite(array: Array) -> bool:
+    """Return whether no element is NaN or infinite."""
+    from psys.kernels import floats
+
+    if array.dtype not in _FLOATS:
+        return array.dtype.kind in "biu" or bool(np.isfinite(array).all())
+    flat = _to_read(array, array.dtype).reshape(-1)
+    if array.dtype.itemsize == 4:
+        return bool(floats.all_finite_32(flat.view(np.uint32)))
+    return bool(floats.all_finite_64(flat.view(np.uint64)))
+
+
+def to_bfloat16(array: Array, out: Array | None = None) -> Array:
+    """Return float32 numbers as bfloat16, in the bits of uint16, of the same shape.
+
+    Args:
+        array: float32, of any shape.
+        out: uint16, C-contiguous and of that shape; where to write to.
+
+    Raises:
+        ModelError: if an array has another dtype or shape.
+    """
+    from psys.kernels import floats
+
+    return _convert(floats.to_bfloat16, array, np.float32, np.uint16, out)
+
+
+def from_bfloat16(halves: Array, out: Array | None = None) -> Array:
+    """Return what ``to_bfloat16`` made as float32; see there."""
+    from psys.kernels import floats
+
+    return _convert(floats.from_bfloat16, halves, np.uint16, np.float32, out)
+
+
+def to_float16(array: Array, out: Array | None = None) -> Array:
+    """Return float32 numbers as float16, of the same shape.
+
+    Args:
+        array: float32, of any shape.
+        out: float16, C-contiguous and of that shape; where to write to.
+
+    Raises:
+        ModelError: if an array has another dtype or shape.
+    """
+    from psys.kernels import floats
+
+    return _convert(floats.to_float16, array, np.float32, np.float16, out)
+
+
+def from_float16(halves: Array, out: Array | None = None) -> Array:
+    """Return float16 numbers as float32; see ``to_float16``."""
+    from psys.kernels import floats
+
+    return _convert(floats.from_float16, halves, np.float16, np.float32, out)
+
+
+def fingerprint64(strings: Array) -> Array:
+    r"""Return the FarmHash Fingerprint64 of each string, uint64, in the shape of ``strings``.
+
+    numpy drops trailing NUL bytes of such arrays, so ``b"a\0"`` hashes as ``b"a"``.
+
+    Args:
+        strings: byte strings of any shape, dtype ``S<width>``.
+    """
+    from psys.kernels import strings as kernels
+
+    flat = np.ascontiguousarray(strings).reshape(-1)
+    hashes = np.empty(len(flat), np.uint64)
+    width = flat.dtype.itemsize
+    kernels.fingerprint64(flat.view(np.uint8).reshape(len(flat), width), hashes)
+    return hashes.reshape(strings.shape)
+
+
+def _convert(kernel: Any, given: Array, from_: Any, to: Any, out: Array | None) -> Array:
+    """Run a kernel over the bits of ``given``, and return them in their new dtype."""
+    if given.dtype != from_:
+        raise ModelError(f"Expected {np.dtype(from_)} numbers, got {given.dtype}.")
+    result = np.empty(given.shape, to) if out is None else out
+    if result.dtype != to or result.shape != given.shape or not result.flags.carray:
+        raise ModelError(
+            f"Expected a C-contiguous array of {np.dtype(to)} {given.shape} to write to, got "
+            f"{result.dtype} {result.shape}."
+        )
+    source = _to_read(given, given.dtype).reshape(-1)
+    bits = f"u{source.dtype.itemsize}", f"u{result.dtype.itemsize}"
+    kernel(source.view(bits[0]), result.reshape(-1).view(bits[1]))
+    return result
+
+
+def _width(values: Array) -> int:
+    return int(np.prod(values.shape[1:], dtype=np.int64))
+
+
+def _to_read(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the array as compiled code reads it: contiguous, aligned, of the dtype."""
+    return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))

@@ -1,0 +1,115 @@
+"""Loops over row numbers: sorting, making unique, summing.
+
+Row numbers are int64. There is no kernel that gathers rows: ``np.take`` is as fast and lets
+other threads run meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from psys.kernels.compiling import changes, inner, kernel, reads
+
+if TYPE_CHECKING:
+    from psys.arrays import Array
+
+
+@inner
+def _ascending(ids: Array) -> Array:
+    """Return the positions of ``ids`` in ascending order, equal ones as they come, ``[n]``.
+
+    A radix sort from the lowest digit: as many passes as the spread of the ids has digits.
+    """
+    n = len(ids)
+    order = np.empty(n, np.int64)
+    lowest = ids[0] if n else 0
+    ascending = True
+    for i in range(n):
+        order[i] = i
+        lowest = min(lowest, ids[i])
+        ascending &= i == 0 or ids[i - 1] <= ids[i]
+    if ascending:
+        return order
+    keys = np.empty(n, np.uint64)
+    spread = np.uint64(0)
+    for i in range(n):
+        # The difference of any two int64 fits, modulo 2**64.
+        keys[i] = np.uint64(ids[i]) - np.uint64(lowest)
+        spread |= keys[i]
+    digits = 8 if n < 1024 else 11
+    values = 1 << digits
+    next_keys, next_order = np.empty(n, np.uint64), np.empty(n, np.int64)
+    starts = np.empty(values + 1, np.int64)
+    shift = 0
+    while shift < 64 and spread >> np.uint64(shift) != 0:
+        for value in range(values + 1):
+            starts[value] = 0
+        for i in range(n):
+            starts[np.int64(keys[i] >> np.uint64(shift)) % values + 1] += 1
+        for value in range(values):
+            starts[value + 1] += starts[value]
+        for i in range(n):
+            digit = np.int64(keys[i] >> np.uint64(shift)) % values
+            place = starts[digit]
+            starts[digit] = place + 1
+            next_keys[place] = keys[i]
+            next_order[place] = order[i]
+        keys, next_keys = next_keys, keys
+        order, next_order = next_order, order
+        shift += digits
+    return order
+
+
+@kernel(reads(1, "int64"), changes(1, "int64"), changes(1, "int64"))
+def unique(ids: Array, found: Array, inverse: Array) -> int:
+    """Write the sorted unique ids, and for each id the place of its like among them.
+
+    Returns how many unique ones there are.
+    """
+    order = _ascending(ids)
+    count = 0
+    for i in range(len(ids)):
+        at = order[i]
+        if count == 0 or ids[at] != found[count - 1]:
+            found[count] = ids[at]
+            count += 1
+        inverse[at] = count - 1
+    return count
+
+
+@kernel(reads(1, "int64"), reads(2), changes(1, "int64"), changes(2))
+def sum_duplicates(ids: Array, values: Array, found: Array, sums: Array) -> int:
+    """Write the sorted unique ids, and for each the sum of its rows in the order they come.
+
+    Returns how many unique ones there are.
+    """
+    order = _ascending(ids)
+    count = 0
+    for i in range(len(ids)):
+        at = order[i]
+        if count > 0 and ids[at] == found[count - 1]:
+            for j in range(values.shape[1]):
+                sums[count - 1, j] += values[at, j]
+        else:
+            found[count] = ids[at]
+            for j in range(values.shape[1]):
+                sums[count, j] = values[at, j]
+            count += 1
+    return count
+
+
+@kernel(reads(2), reads(1, "int64"), changes(2))
+def add_rows(values: Array, index: Array, sums: Array) -> int:
+    """Add row i of ``values`` to row ``index[i]`` of ``sums``.
+
+    Returns the first position at which the index is out of range, -1 if there is none.
+    """
+    for i in range(len(index)):
+        row = index[i]
+        if row < 0 or row >= len(sums):
+            return i
+        for j in range(values.shape[1]):
+            sums[row, j] += values[i, j]
+    return -1

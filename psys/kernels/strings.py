@@ -1,0 +1,163 @@
+"""FarmHash Fingerprint64 of byte strings, one after another.
+
+Source: Google FarmHash, ``farmhashna::Hash64`` (its frozen ``Fingerprint64``); the functions are
+named after its own. All arithmetic is modulo 2**64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba.extending import intrinsic
+
+from psys.kernels.compiling import changes, inner, kernel, reads
+
+if TYPE_CHECKING:
+    from psys.arrays import Array
+
+_K0 = np.uint64(0xC3A5C85C97CB3127)
+_K1 = np.uint64(0xB492B66FBE98F273)
+_K2 = np.uint64(0x9AE16A3B2F90404F)
+
+
+def _load_number(_typing: Any, s: Any, at: Any, like: Any) -> Any:
+    """Return the bytes of ``s`` from ``at`` as one little-endian number of the type of ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        word = context.get_value_type(signature.return_type)
+        place = builder.gep(array.data, [arguments[1]])
+        return builder.load(builder.bitcast(place, word.as_pointer()), align=1)
+
+    return like(s, at, like), generate
+
+
+_load: Any = intrinsic(_load_number)
+
+
+@inner
+def _fetch64(s: Array, at: int) -> Any:
+    return _load(s, at, np.uint64(0))
+
+
+@inner
+def _fetch32(s: Array, at: int) -> Any:
+    return np.uint64(_load(s, at, np.uint32(0)))
+
+
+@inner
+def _rotate(word: Any, bits: int) -> Any:
+    """Return the word rotated right."""
+    return (word >> np.uint64(bits)) | (word << np.uint64(64 - bits))
+
+
+@inner
+def _shift_mix(word: Any) -> Any:
+    return word ^ (word >> np.uint64(47))
+
+
+@inner
+def _hash_len_16(low: Any, high: Any, mul: Any) -> Any:
+    a = _shift_mix((low ^ high) * mul)
+    return _shift_mix((high ^ a) * mul) * mul
+
+
+@inner
+def _hash_len_0_to_16(s: Array, n: int) -> Any:
+    length = np.uint64(n)
+    mul = _K2 + length * np.uint64(2)
+    if n >= 8:
+        a, b = _fetch64(s, 0) + _K2, _fetch64(s, n - 8)
+        return _hash_len_16(_rotate(b, 37) * mul + a, (_rotate(a, 25) + b) * mul, mul)
+    if n >= 4:
+        low = length + (_fetch32(s, 0) << np.uint64(3))
+        return _hash_len_16(low, _fetch32(s, n - 4), mul)
+    if n > 0:
+        y = np.uint64(s[0]) + (np.uint64(s[n >> 1]) << np.uint64(8))
+        z = length + (np.uint64(s[n - 1]) << np.uint64(2))
+        return _shift_mix((y * _K2) ^ (z * _K0)) * _K2
+    return _K2
+
+
+@inner
+def _hash_len_17_to_32(s: Array, n: int) -> Any:
+    mul = _K2 + np.uint64(n) * np.uint64(2)
+    a, b = _fetch64(s, 0) * _K1, _fetch64(s, 8)
+    c, d = _fetch64(s, n - 8) * mul, _fetch64(s, n - 16) * _K2
+    return _hash_len_16(_rotate(a + b, 43) + _rotate(c, 30) + d, a + _rotate(b + _K2, 18) + c, mul)
+
+
+@inner
+def _hash_len_33_to_64(s: Array, n: int) -> Any:
+    mul = _K2 + np.uint64(n) * np.uint64(2)
+    a, b = _fetch64(s, 0) * _K2, _fetch64(s, 8)
+    c, d = _fetch64(s, n - 8) * mul, _fetch64(s, n - 16) * _K2
+    y = _rotate(a + b, 43) + _rotate(c, 30) + d
+    z = _hash_len_16(y, a + _rotate(b + _K2, 18) + c, mul)
+    e, f = _fetch64(s, 16) * mul, _fetch64(s, 24)
+    g = (y + _fetch64(s, n - 32)) * mul
+    h = (z + _fetch64(s, n - 24)) * mul
+    return _hash_len_16(_rotate(e + f, 43) + _rotate(g, 30) + h, e + _rotate(f + a, 18) + g, mul)
+
+
+@inner
+def _weak_hash_32(s: Array, at: int, a: Any, b: Any) -> Any:
+    """Return two words from 32 bytes and two seeds (``WeakHashLen32WithSeeds``)."""
+    w, x, y, z = _fetch64(s, at), _fetch64(s, at + 8), _fetch64(s, at + 16), _fetch64(s, at + 24)
+    a += w
+    b = _rotate(b + a + z, 21)
+    c = a
+    a += x + y
+    return a + z, b + _rotate(a, 44) + c
+
+
+@inner
+def _hash_over_64(s: Array, n: int) -> Any:
+    seed = np.uint64(81)
+    x = seed * _K2 + _fetch64(s, 0)
+    y = seed * _K1 + np.uint64(113)
+    z = _shift_mix(y * _K2 + np.uint64(113)) * _K2
+    v0, v1, w0, w1 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+    mul, times, at = _K1, np.uint64(1), 0
+    last = (n - 1) // 64 * 64
+    while True:
+        x = _rotate(x + y + v0 + _fetch64(s, at + 8), 37) * mul
+        y = _rotate(y + v1 + _fetch64(s, at + 48), 42) * mul
+        x ^= w1 * times
+        y += v0 * times + _fetch64(s, at + 40)
+        z = _rotate(z + w0, 33) * mul
+        v0, v1 = _weak_hash_32(s, at, v1 * mul, x + w0)
+        w0, w1 = _weak_hash_32(s, at + 32, z + w1, y + _fetch64(s, at + 16))
+        z, x = x, z
+        if times == np.uint64(9):
+            break
+        at += 64
+        if at == last:
+            # The last 64 bytes, which may overlap the block before, are mixed another way.
+            at, times = n - 64, np.uint64(9)
+            mul = _K1 + ((z & np.uint64(0xFF)) << np.uint64(1))
+            w0 += np.uint64((n - 1) & 63)
+            v0 += w0
+            w0 += v0
+    return _hash_len_16(
+        _hash_len_16(v0, w0, mul) + _shift_mix(y) * _K0 + z, _hash_len_16(v1, w1, mul) + x, mul
+    )
+
+
+@kernel(reads(2, "uint8"), changes(1, "uint64"))
+def fingerprint64(strings: Array, hashes: Array) -> None:
+    """Hash each row of ``strings`` ``[n, width]`` up to its last byte that is not NUL."""
+    for i in range(len(strings)):
+        s = strings[i]
+        n = len(s)
+        while n > 0 and s[n - 1] == 0:
+            n -= 1
+        if n <= 16:
+            hashes[i] = _hash_len_0_to_16(s, n)
+        elif n <= 32:
+            hashes[i] = _hash_len_17_to_32(s, n)
+        elif n <= 64:
+            hashes[i] = _hash_len_33_to_64(s, n)
+        else:
+            hashes[i] = _hash_over_64(s, n)

@@ -1,0 +1,194 @@
+"""Unique ids, sums of rows, finite checks and 16-bit numbers against plain numpy."""
+
+from __future__ import annotations
+
+import doctest
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from psys import kernels
+from psys.arrays import IndexedSlices
+from psys.errors import ModelError
+
+INT64 = np.iinfo(np.int64)
+IDS = st.one_of(
+    st.lists(st.integers(0, 20), max_size=60),
+    st.lists(st.integers(INT64.min, INT64.max), max_size=60),
+)
+
+
+@settings(deadline=None)
+@given(IDS)
+@example([INT64.max, INT64.min, 0, -1, INT64.max])
+def test_unique(ids: list[int]) -> None:
+    given = np.array(ids, np.int64)
+    found, inverse = kernels.unique(given)
+    expected, places = np.unique(given, return_inverse=True)
+    assert found.tolist() == expected.tolist()
+    assert inverse.tolist() == places.reshape(-1).tolist()
+    assert (found.dtype, inverse.dtype) == (np.int64, np.int64)
+    assert given.tolist() == ids
+
+
+@pytest.mark.parametrize("highest", [1, 5_000, 1 << 30, 1 << 62])
+@pytest.mark.parametrize("count", [1023, 1024, 30_000])
+def test_unique_of_many(count: int, highest: int) -> None:
+    ids = np.random.default_rng(highest % 97).integers(-highest, highest, count)
+    found, inverse = kernels.unique(ids)
+    np.testing.assert_array_equal(found, np.unique(ids))
+    np.testing.assert_array_equal(found[inverse], ids)
+
+
+@settings(deadline=None)
+@given(
+    ids=st.lists(st.integers(-3, 8), max_size=40),
+    row_shape=st.sampled_from([(), (1,), (5,), (2, 3)]),
+    dtype=st.sampled_from(["float32", "float64", "int64"]),
+)
+def test_sums_of_duplicates_in_the_order_they_come(
+    ids: list[int], row_shape: tuple[int, ...], dtype: str
+) -> None:
+    values = np.random.default_rng(1).standard_normal((len(ids), *row_shape)) * 100
+    given, values = np.array(ids, np.int64), values.astype(dtype)
+    values.flags.writeable = False
+    found, sums = kernels.sum_duplicates(given, values)
+    expected, inverse = np.unique(given, return_inverse=True)
+    totals = np.zeros((len(expected), *row_shape), dtype)
+    np.add.at(totals, inverse.reshape(-1), values)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(sums, totals)
+    assert sums.dtype == dtype
+    slices = IndexedSlices(given, values).summed()
+    np.testing.assert_array_equal(slices.values, totals)
+
+
+@settings(deadline=None)
+@given(
+    index=st.lists(st.integers(0, 5), max_size=40),
+    row_shape=st.sampled_from([(), (1,), (5,), (2, 3)]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_add_rows(index: list[int], row_shape: tuple[int, ...], dtype: str) -> None:
+    values = np.random.default_rng(1).standard_normal((len(index), *row_shape)).astype(dtype)
+    expected = np.zeros((6, *row_shape), dtype)
+    np.add.at(expected, np.array(index, np.int64), values)
+    sums = kernels.add_rows(values, np.array(index, np.int64), 6)
+    np.testing.assert_array_equal(sums, expected)
+    assert sums.dtype == dtype
+
+
+@pytest.mark.parametrize("index", [[0, 3], [0, -1]])
+def test_add_rows_writes_nowhere_else(index: list[int]) -> None:
+    with pytest.raises(ModelError, match=r"must lie in \[0, 3\), got -?\d at 1"):
+        kernels.add_rows(np.ones((2, 2)), np.array(index), 3)
+
+
+def test_as_many_rows_as_ids() -> None:
+    for wrong in (
+        lambda: kernels.add_rows(np.ones((2, 2)), np.array([0]), 3),
+        lambda: kernels.sum_duplicates(np.array([0]), np.ones((2, 2))),
+    ):
+        with pytest.raises(ModelError, match="2 rows have"):
+            wrong()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@settings(deadline=None)
+@given(data=st.data())
+def test_all_finite(dtype: str, data: Any) -> None:
+    shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9)
+    array = data.draw(hnp.arrays(dtype, shapes))
+    assert kernels.all_finite(array) == bool(np.isfinite(array).all())
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_broken_number_anywhere_is_found(broken: float, dtype: str) -> None:
+    array = np.full((3, 77), np.finfo(dtype).max, dtype)
+    assert kernels.all_finite(array)
+    assert kernels.all_finite(array[:, ::2])
+    for at in range(0, array.size, 10):
+        one = array.copy()
+        one.reshape(-1)[at] = broken
+        assert not kernels.all_finite(one)
+
+
+def test_integers_are_finite() -> None:
+    assert kernels.all_finite(np.arange(3))
+
+
+ALL_HALVES = np.arange(1 << 16, dtype=np.uint16)
+
+
+def floats() -> Any:
+    """Return float32 numbers of all magnitudes, and those between two float16 or bfloat16."""
+    generator = np.random.default_rng(5)
+    bits = generator.integers(0, 1 << 32, 200_000, dtype=np.uint32)
+    halves = ALL_HALVES.view(np.float16).astype(np.float32)
+    upper = (ALL_HALVES.astype(np.uint32) << 16) | np.uint32(0x8000)
+    ordered = np.sort(halves[np.isfinite(halves)])
+    with np.errstate(over="ignore"):
+        between = (ordered[1:] + ordered[:-1]) / 2
+    return np.concatenate([bits.view(np.float32), halves, upper.view(np.float32), between])
+
+
+class TestSixteenBits:
+    def test_float16_is_numpy_s(self) -> None:
+        numbers = floats()
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = numbers.astype(np.float16)
+        given = kernels.to_float16(numbers)
+        assert given.dtype == np.float16
+        np.testing.assert_array_equal(given, expected)
+        np.testing.assert_array_equal(np.signbit(given), np.signbit(expected))
+
+    def test_float16_back_is_exact(self) -> None:
+        halves = ALL_HALVES.view(np.float16)
+        np.testing.assert_array_equal(kernels.from_float16(halves), halves.astype(np.float32))
+
+    def test_bfloat16_is_the_nearest_a_tie_the_even(self) -> None:
+        numbers = floats()
+        given = kernels.from_bfloat16(kernels.to_bfloat16(numbers))
+        broken = np.isnan(numbers)
+        assert np.isnan(given[broken]).all()
+        bits = numbers[~broken].view(np.uint32).astype(np.int64)
+        lower, rest = bits >> 16, bits & 0xFFFF
+        up = (rest > 0x8000) | ((rest == 0x8000) & (lower % 2 == 1))
+        expected = ((lower + up) << 16).astype(np.uint32).view(np.float32)
+        np.testing.assert_array_equal(given[~broken], expected)
+
+    def test_bfloat16_back_and_forth_is_the_same(self) -> None:
+        numbers = kernels.from_bfloat16(ALL_HALVES)
+        again = kernels.to_bfloat16(numbers)
+        finite = ~np.isnan(numbers)
+        np.testing.assert_array_equal(again[finite], ALL_HALVES[finite])
+
+    @pytest.mark.parametrize("shape", [(), (0,), (3,), (4, 5), (2, 3, 4)])
+    def test_any_shape_and_into_an_array(self, shape: tuple[int, ...]) -> None:
+        numbers = np.ones(shape, np.float32)
+        out = np.empty(shape, np.float16)
+        assert kernels.to_float16(numbers, out) is out
+        assert (out == 1).all()
+        back = np.empty(shape, np.float32)
+        kernels.from_float16(out, back)
+        np.testing.assert_array_equal(back, numbers)
+        np.testing.assert_array_equal(kernels.from_bfloat16(kernels.to_bfloat16(numbers)), numbers)
+
+    def test_a_wrong_array_is_refused(self) -> None:
+        numbers = np.ones(4, np.float32)
+        with pytest.raises(ModelError, match="Expected float32 numbers, got float64"):
+            kernels.to_float16(np.ones(4))
+        for out in (np.empty(3, np.float16), np.empty(4, np.uint16), np.empty(8, np.float16)[::2]):
+            with pytest.raises(ModelError, match="to write to"):
+                kernels.to_float16(numbers, out)
+
+
+def test_examples_in_the_docstrings() -> None:
+    result = doctest.testmod(kernels)
+    assert result.attempted
+    assert not result.failed
