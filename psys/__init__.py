@@ -10,9 +10,11 @@ from psys import estimator, feature_column, layers, losses, metrics, nn, train
 from psys.compute.variables import get_variable, variable_scope
 from psys.names import missing_in as _missing_in
 from psys.optimizers import group
+from psys.uncaught import install as _install_excepthook
 
 __version__ = _version("psys")
 __getattr__ = _missing_in(__name__)
+_install_excepthook()
 
 __all__ = [
     "__version__",

@@ -29,6 +29,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "TF_CONFIG": "the cluster and this process's task, as JSON; unset or {} means no cluster",
     "TF_CONFIG_FILE": "a file holding that JSON; read only where TF_CONFIG is not set",
     "PSYS_JOB_TOKEN": "a secret every call of the job must carry; unset or empty means none",
+    "PSYS_TRACEBACK": "not empty: an error of psys's own is shown with its traceback",
     "PSYS_VERDICT_FILE": "where the job's verdict is also written, for the launcher to read",
     "NO_COLOR": "not empty: never write colours to the terminal",
     "FORCE_COLOR": "not empty: write colours even where the output is no terminal",
@@ -167,13 +168,6 @@ class ClusterSpec:
         """Where the shards are: on every ps, or on the chief where no ps is listed."""
         return self.ps or ((self.chief,) if self.chief else ())
 
-    @property
-    def lead_address(self) -> str:
-        """Where the lead is: on ps 0, or on the chief; ConfigError where neither is listed."""
-        if not self.shard_addresses:
-            raise ConfigError(f"The cluster has no ps and no chief to lead it: {self.as_dict()}.")
-        return self.shard_addresses[0]
-
     def digest(self) -> str:
         """Return a hash of the shard addresses in order; tasks of one job must have the same.
 
@@ -267,6 +261,11 @@ def job_token() -> str | None:
 def verdict_file() -> str | None:
     """Return where the launcher wants the verdict (PSYS_VERDICT_FILE), None without one."""
     return os.environ.get("PSYS_VERDICT_FILE") or None
+
+
+def wants_tracebacks() -> bool:
+    """Return whether psys's own errors are to show where they were raised (PSYS_TRACEBACK)."""
+    return bool(os.environ.get("PSYS_TRACEBACK"))
 
 
 def child_environment(

@@ -18,6 +18,7 @@ LAYERS: dict[str, float] = {
     "initializers": 0,
     "names": 0,
     "cluster": 1,
+    "uncaught": 1.5,
     "optimizers": 1,
     "sharding": 1,
     "compute": 1,

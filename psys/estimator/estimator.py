@@ -151,6 +151,7 @@ class Estimator:
         arguments = TrainArguments(
             input_fn, checked, listeners, steps, max_steps, params=self.params
         )
+        FileStorage(self.model_dir).check_writable()
         membership = Membership(local_settings(self.model_dir))
         run = TrainingRun(self.call_model_fn, self._config, membership, arguments)
         try:
