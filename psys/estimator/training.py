@@ -137,7 +137,13 @@ class TrainingRun:
         result = self._end(session.run(first))
         if self.control is None:
             result = self._await_end(session, result)
-        if not result.steps:
+        if not result.steps and 0 < (arguments.max_steps or 0) <= result.global_step:
+            logger.info(
+                "Nothing to train: global step %d has reached max_steps %d already.",
+                result.global_step,
+                arguments.max_steps,
+            )
+        elif not result.steps:
             logger.warning("Training made no steps: %s.", result.reason)
         elif result.loss is not None:
             logger.info("Loss for final step: %.6g.", result.loss)

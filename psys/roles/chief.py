@@ -8,6 +8,7 @@ import time
 from psys.cluster import MASTER
 from psys.errors import ClusterError
 from psys.estimator.estimator import Estimator
+from psys.estimator.exporters import check_exporters
 from psys.estimator.specs import EvalSpec, TrainSpec
 from psys.ps.messages import CheckpointEntry, ChiefFacts, Directive, Verdict
 from psys.roles.local import EvaluationListener
@@ -48,6 +49,8 @@ def run(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> Non
         attendance = membership.attendance
         assert attendance is not None
         watch_for_the_end(membership, train_spec.max_steps)
+        if own is not None:
+            check_exporters(eval_spec.exporters)
         training = Training(membership, estimator, train_spec, listeners)
         with on_sigterm(training.leave):
             _begin(membership, train_spec, config.evaluator_expected)

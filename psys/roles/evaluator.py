@@ -23,6 +23,7 @@ from psys.errors import (
 )
 from psys.estimator.estimator import Estimator
 from psys.estimator.evaluation import evaluated_checkpoints
+from psys.estimator.exporters import check_exporters
 from psys.estimator.specs import EvalSpec
 from psys.ps.messages import CheckpointEntry, EvaluatorFacts, Standing, TaskPhase, Verdict
 from psys.roles.checkpoint_feed import CheckpointFeed
@@ -55,6 +56,7 @@ def run(estimator: Estimator, eval_spec: EvalSpec, max_steps: int | None) -> Non
         ClusterError: if lead and new checkpoints stayed away for too long.
     """
     with member_of(settings_of(estimator.config)) as membership:
+        check_exporters(eval_spec.exporters)
         evaluator = _Evaluator(membership, estimator, eval_spec, max_steps)
         try:
             with on_sigterm(evaluator.leave):
