@@ -130,6 +130,11 @@ class VariableStore(ABC):
         _active.stack.pop()
 
 
+def in_model_fn() -> bool:
+    """Return whether this thread has a current store."""
+    return bool(getattr(_active, "stack", []))
+
+
 def current_store() -> VariableStore:
     """Return this thread's current store.
 

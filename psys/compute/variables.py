@@ -6,7 +6,8 @@ every call of a model_fn. Nothing here holds a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +19,7 @@ from psys.compute.backward import is_traced, untraced
 from psys.compute.build_store import BuildStore, Prefetch
 from psys.compute.features import InputFeatures
 from psys.compute.read_store import ReadStore
-from psys.compute.store import VariableStore, current_store
+from psys.compute.store import VariableStore, current_store, in_model_fn
 from psys.compute.train_store import TrainStore
 from psys.errors import ModelError
 from psys.initializers import GlorotUniform, Initializer
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _GLOROT = GlorotUniform()
+_hooks = threading.local()
 
 
 def get_variable(
@@ -133,10 +135,22 @@ def variable_scope(prefix: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def global_step_in_hooks(step: Callable[[], int]) -> Iterator[None]:
+    """Let ``get_global_step`` answer ``step()`` in this thread between the runs of model_fn."""
+    before = getattr(_hooks, "step", None)
+    _hooks.step = step
+    try:
+        yield
+    finally:
+        _hooks.step = before
+
+
 def current_global_step() -> int:
-    """Return the global step this run of model_fn started from.
+    """Return the global step: in a hook the newest, in a model_fn that from which it started.
 
     Raises:
-        ModelError: outside a model_fn.
+        ModelError: outside both.
     """
-    return current_store().global_step
+    step: Callable[[], int] | None = getattr(_hooks, "step", None)
+    return step() if step is not None and not in_model_fn() else current_store().global_step

@@ -32,6 +32,7 @@ from psys.estimator.training import TrainArguments, TrainingRun
 from psys.train.chief import new_seed
 from psys.train.hooks import CheckpointSaverListener, SessionRunHook
 from psys.train.input_pipeline import Batch, InputPipeline, batches, call_input_fn
+from psys.train.interrupts import saving_on_signal
 from psys.train.log import show_log_lines
 from psys.train.membership import Membership, local_settings
 from psys.train.model import InitialModel
@@ -131,6 +132,8 @@ class Estimator:
             ConfigError: if an argument cannot be used, or TF_CONFIG names a cluster (there,
                 ``train_and_evaluate`` trains).
             ModelError: if the model or its data cannot be used.
+            KeyboardInterrupt: after Ctrl-C, once the step under way is saved; SystemExit after
+                SIGTERM.
         """
         _check_steps(steps, max_steps)
         if self._config.cluster_config.cluster is not None:
@@ -156,9 +159,10 @@ class Estimator:
         run = TrainingRun(self.call_model_fn, self._config, membership, arguments)
         try:
             assert membership.attendance is not None
-            membership.attendance.begin()
-            run.run()
-            run.finish()
+            with saving_on_signal(run.request_stop):
+                membership.attendance.begin()
+                run.run()
+                run.finish()
         finally:
             run.close()
             membership.close()

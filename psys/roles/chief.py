@@ -56,7 +56,10 @@ def run(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> Non
             _begin(membership, train_spec, config.evaluator_expected)
             try:
                 # With a verdict, this is a latecomer: the job is over.
-                if attendance.directive.verdict is None:
+                told = attendance.directive
+                if told.verdict is None:
+                    if told.generation:
+                        logger.info("Taking over the live model at step %d.", told.global_step)
                     put_aside_verdict(membership.settings.model_dir)
                     final = training.train()
                     assert final is not None

@@ -29,7 +29,6 @@ from psys.ps.messages import CheckpointEntry, EvaluatorFacts, Standing, TaskPhas
 from psys.roles.checkpoint_feed import CheckpointFeed
 from psys.roles.evaluating import Evaluated, evaluate_and_export
 from psys.roles.role import (
-    SIGTERM_EXIT_CODE,
     JobOver,
     heard_verdict,
     member_of,
@@ -37,6 +36,7 @@ from psys.roles.role import (
     settings_of,
     verdict_before,
 )
+from psys.train.interrupts import SIGTERM_EXIT_CODE
 from psys.train.membership import Membership
 from psys.train.shard_files import fetch_checkpoint
 

@@ -41,7 +41,9 @@ class EvaluationListener(CheckpointSaverListener):
         self._seen_first = False
 
     def after_save(self, session: Session | None, global_step_value: int) -> bool | None:
-        """Evaluate, unless it is too soon."""
+        """Evaluate, unless it is too soon, or a signal is to be obeyed."""
+        if session is not None and session.interrupted:
+            return None
         if not self._seen_first:
             self._seen_first = True
             return None
@@ -64,6 +66,8 @@ class EvaluationListener(CheckpointSaverListener):
 
     def end(self, session: Session | None, global_step_value: int) -> None:
         """Evaluate the last checkpoint if it was not, and let the final exporters run."""
+        if session is not None and session.interrupted:
+            return
         if global_step_value != self._evaluated_step:
             self._evaluate(global_step_value, final=True)
         elif not self._exported_final:

@@ -16,6 +16,7 @@ from psys.estimator.run_config import RunConfig
 from psys.ps.endings import Limits
 from psys.ps.lead import Job
 from psys.ps.messages import Standing, TaskPhase, Verdict
+from psys.train.interrupts import SIGTERM_EXIT_CODE
 from psys.train.membership import LOCAL, Membership, Settings
 from psys.train.verdict import read_verdict
 from psys.uncaught import one_line
@@ -25,8 +26,6 @@ logger = logging.getLogger("psys")
 FAREWELL_SECS = 5.0
 LATECOMER_SECS = 10.0
 """A lead out of reach for so long, with a FINISHED verdict on disk: the job was over before."""
-
-SIGTERM_EXIT_CODE = 143
 
 
 class JobOver(Exception):

@@ -33,6 +33,7 @@ from psys.ps.messages import (
     Verdict,
 )
 from psys.ps.shard import LoadedSlice, Shard
+from psys.train.interrupts import SIGNALS
 from psys.train.shard_files import fetch_checkpoint, fetch_missing
 
 logger = logging.getLogger("psys")
@@ -364,7 +365,7 @@ class ChiefControl:
             wall_secs=self._earlier_secs + time.monotonic() - self._begun,
             final=self._final_request is not None
             and saved.request >= self._final_request
-            and self._facts().stop_reason != "SIGTERM",
+            and self._facts().stop_reason not in SIGNALS,
             evaluator_expected=self._facts().evaluator_expected,
         )
         fetch_missing(self._storage, manifest, self._addresses, self._token)
