@@ -58,9 +58,9 @@ NAMES = {
         ShardMap Slice plan
     """,
     "psys.checkpoint": """
-        CHECKPOINTS Catalog CheckpointReader Fault FileInfo FileStorage MANIFEST Manifest
+        CHECKPOINTS CheckpointReader Fault FileInfo FileStorage MANIFEST Manifest
         MemoryStorage ModelReader ShardEntry ShardReader SliceState Storage checkpoint_dir commit
-        delete discard_attempt find_latest_valid latest_checkpoint load load_all no_fault
+        delete find_latest_valid latest_checkpoint load load_all no_fault
         open_checkpoint plan_deletions shard_file_name write_shard
     """,
     "psys.summary": """
