@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from psys.cluster import wants_tracebacks
+from psys.environment import wants_tracebacks
 from psys.errors import ConfigError, ModelError, PsysError
 
 _PSYS = str(Path(__file__).parent)

@@ -16,16 +16,19 @@ import pytest
 
 import psys
 from psys.cluster import (
-    ENVIRONMENT,
-    THREAD_VARIABLES,
     ClusterConfig,
     ClusterSpec,
     Task,
-    child_environment,
-    interactive_wishes,
-    job_token,
     parse_tf_config,
     read_tf_config,
+)
+from psys.environment import (
+    ENVIRONMENT,
+    THREAD_VARIABLES,
+    child_environment,
+    interactive_wishes,
+    job_id,
+    job_token,
 )
 from psys.errors import ConfigError
 
@@ -306,6 +309,14 @@ class TestEnvironment:
             job_token()
         assert "geh" not in str(caught.value)
 
+    def test_job_id(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert job_id() == ""
+        monkeypatch.setenv("PSYS_JOB_ID", "2026-11-21.a ")
+        assert job_id() == "2026-11-21.a"
+        monkeypatch.setenv("PSYS_JOB_ID", "../x y")
+        with pytest.raises(ConfigError, match="PSYS_JOB_ID must be at most 64 letters"):
+            job_id()
+
     def test_child_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TF_CONFIG_FILE", "/elsewhere")
         monkeypatch.setenv("OMP_NUM_THREADS", "6")
@@ -330,7 +341,7 @@ class TestEnvironment:
 
     def test_the_list_of_variables_is_complete(self) -> None:
         """Every name given to os.environ.get in the module is in ENVIRONMENT, and no other."""
-        source = Path(psys.__path__[0], "cluster.py").read_text(encoding="utf-8")
+        source = Path(psys.__path__[0], "environment.py").read_text(encoding="utf-8")
         read = {
             argument.value
             for call in ast.walk(ast.parse(source))

@@ -24,7 +24,8 @@ from psys.cli.launcher import LocalCluster
 from psys.cli.output import Console
 from psys.cli.ports import LOOPBACK, PortReservation
 from psys.cli.verdict import FAILED, JobVerdict
-from psys.cluster import CHIEF, EVALUATOR, PS, WORKER, interactive_wishes, job_token
+from psys.cluster import CHIEF, EVALUATOR, PS, WORKER
+from psys.environment import interactive_wishes, job_token
 from psys.errors import ConfigError
 
 
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
             command=[options.script, *options.args],
             cluster=cluster,
             log_dir=log_dir,
-            environment={"PSYS_JOB_TOKEN": token},
+            environment={"PSYS_JOB_TOKEN": token, "PSYS_JOB_ID": secrets.token_hex(6)},
             timeout_secs=options.timeout_secs,
         )
         local = LocalCluster(launch, console, _say)

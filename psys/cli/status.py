@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psys.cli.table import format_table
-from psys.cluster import job_token
+from psys.environment import job_token
 from psys.rpc.remote_cluster import fetch_status
 
 _TASKS = ("TASK", "STANDING", "PHASE", "MEMBER")

@@ -29,13 +29,13 @@ from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.estimator.specs import checked_hooks, checked_listeners
 from psys.estimator.training import TrainArguments, TrainingRun
-from psys.train.chief import new_seed
 from psys.train.hooks import CheckpointSaverListener, SessionRunHook
 from psys.train.input_pipeline import Batch, InputPipeline, batches, call_input_fn
 from psys.train.interrupts import saving_on_signal
 from psys.train.log import show_log_lines
 from psys.train.membership import Membership, local_settings
 from psys.train.model import InitialModel
+from psys.train.restoring import new_seed
 
 logger = logging.getLogger("psys")
 

@@ -15,15 +15,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Final, TypeVar
 
-from psys.cluster import (
-    CHIEF,
-    EVALUATOR,
-    MASTER,
-    PS,
-    ClusterConfig,
-    ClusterSpec,
-    read_tf_config,
-)
+from psys.cluster import CHIEF, EVALUATOR, MASTER, PS, ClusterConfig, ClusterSpec, read_tf_config
 from psys.errors import ConfigError, ConfigTypeError
 
 _LOGGER = logging.getLogger(__name__)

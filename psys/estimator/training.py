@@ -22,17 +22,20 @@ from psys.ps.messages import CheckpointEntry, Directive, JobPhase, TaskPhase
 from psys.ps.roster import LEASE_SECS
 from psys.summary.writer import SummaryWriter
 from psys.train.builtin_hooks import (
+    LISTENER_STOPS,
     CheckpointSaverHook,
     LossSummaryHook,
     ProgressHook,
     StepCounterHook,
 )
-from psys.train.chief import ChiefControl, KeepRules, new_seed
+from psys.train.chief import ChiefControl
+from psys.train.committed import CommittedCheckpoints, KeepRules
 from psys.train.hooks import CheckpointSaverListener, SessionRunHook
 from psys.train.input_pipeline import InputContext, InputPipeline, batches, call_input_fn
 from psys.train.membership import Membership
 from psys.train.model import build
 from psys.train.progress import ProgressReporter
+from psys.train.restoring import new_seed
 from psys.train.session import LoopResult, Session
 from psys.train.trainer import Trainer
 
@@ -175,11 +178,18 @@ class TrainingRun:
         reached = 0
         while True:
             drained = self._attendance.wait_for(
-                lambda one: one.job is JobPhase.DRAINED or self._may_go_on(one),
+                lambda one: (
+                    one.job is JobPhase.DRAINED
+                    or self._may_go_on(one)
+                    or self._saves_meanwhile(saver, one)
+                ),
                 "all trainers to take their last step",
             )
             if drained.job is not JobPhase.DRAINED:
-                self._end(session.resume())
+                if self._may_go_on(drained):
+                    self._end(session.resume())
+                else:
+                    self._save_meanwhile(saver, session, drained.global_step)
                 continue
             if drained.global_step < reached:
                 raise ClusterError(
@@ -236,16 +246,20 @@ class TrainingRun:
 
     def _start_chief(self, specs: Any, seed: int) -> None:
         config, settings = self._config, self._membership.settings
+        parameters = Parameters(specs, self._membership.shards(), config.recover_secs)
         self.control = ChiefControl(
             self._attendance,
-            Parameters(specs, self._membership.shards(), config.recover_secs),
-            settings.model_dir,
+            parameters,
+            CommittedCheckpoints(
+                settings.model_dir,
+                parameters,
+                KeepRules(config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours),
+                settings.shard_addresses,
+                settings.token,
+            ),
             seed=seed,
-            keep=KeepRules(config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours),
             steps=self._arguments.steps,
             max_steps=self._arguments.max_steps,
-            addresses=settings.shard_addresses,
-            token=settings.token,
         )
         self.control.start()
 
@@ -284,6 +298,16 @@ class TrainingRun:
         if not result.stopped:
             self._attendance.update(phase=TaskPhase.INPUT_ENDED)
         return result
+
+    def _saves_meanwhile(self, saver: CheckpointSaverHook, directive: Directive) -> bool:
+        """Return whether a checkpoint is due of what others train, this trainer's input ended."""
+        others_train = self._stopped_at is None and directive.job is JobPhase.RUNNING
+        return others_train and saver.is_time(directive.global_step)
+
+    def _save_meanwhile(self, saver: CheckpointSaverHook, session: Session, step: int) -> None:
+        session.global_step = step
+        if saver.save_now(session, step) and self.control is not None:
+            self.control.stop(LISTENER_STOPS)
 
     def _may_go_on(self, directive: Directive) -> bool:
         """Return whether a trainer that was granted no more may be granted more now.

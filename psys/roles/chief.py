@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from psys.cluster import MASTER
 from psys.errors import ClusterError
@@ -23,7 +24,7 @@ from psys.roles.role import (
 )
 from psys.roles.trainer import Training
 from psys.train.membership import Membership
-from psys.train.verdict import put_aside_verdict
+from psys.train.verdict import keep_run, put_aside_verdict, unended_run
 
 logger = logging.getLogger("psys")
 
@@ -87,8 +88,10 @@ def _begin(membership: Membership, train_spec: TrainSpec, expected: bool | None)
         chief=ChiefFacts(
             max_steps=train_spec.max_steps or 0,
             evaluator_expected=listed if expected is None else expected,
+            proposed_job=unended_run(membership.settings.model_dir),
         )
     )
+    attendance.keep_run = partial(keep_run, membership.settings.model_dir)
     attendance.begin()
     attendance.wait_for(lambda one: one.member > 0, "the lead")
 

@@ -63,7 +63,7 @@ def _lead(membership: Membership, leaving: threading.Event, max_steps: int | Non
         if leaving.is_set():
             _leave(host)
         if time.monotonic() - begun > patience_secs and not host.read_lead(_chief_seen):
-            old = finished_before(membership.settings.model_dir, max_steps)
+            old = finished_before(membership.settings, max_steps)
             if old is not None:
                 raise JobOver(old)
     host.wait_may_leave(leaving.is_set)

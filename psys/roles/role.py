@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from psys.attendance import Attendance
 from psys.checkpoint.storage import FileStorage
-from psys.cluster import EVALUATOR, job_token, verdict_file
+from psys.cluster import EVALUATOR
+from psys.environment import job_id, job_token, verdict_file
 from psys.errors import ClusterError, ConfigError, JobFailed
 from psys.estimator.run_config import RunConfig
+from psys.host import new_id
 from psys.ps.endings import Limits
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.messages import Standing, TaskPhase, Verdict
 from psys.train.interrupts import SIGTERM_EXIT_CODE
 from psys.train.membership import LOCAL, Membership, Settings
-from psys.train.verdict import read_verdict
+from psys.train.verdict import read_ended
 from psys.uncaught import one_line
 
 logger = logging.getLogger("psys")
@@ -51,6 +54,7 @@ def settings_of(config: RunConfig) -> Settings:
             trainers=cluster.trainers,
             evaluator_listed=cluster_config.evaluator_listed,
             cluster_digest=cluster.digest(),
+            job_id=job_id(),
             limits=Limits(config.start_timeout_secs, config.recover_secs, config.linger_secs),
         ),
         shard_addresses=cluster.shard_addresses,
@@ -132,7 +136,7 @@ def tell_failure(membership: Membership, reason: str) -> None:
         logger.warning("The lead could not be told of the failure.")
         if membership.is_chief:
             settings = membership.settings
-            settings.keep(Verdict(False, f"{settings.task}: {reason}"), attendance.directive.lead)
+            settings.keep(Verdict(False, f"{settings.task}: {reason}"), _run_of(attendance))
         return
     if directive.standing is Standing.ADMITTED:
         keep_verdict(membership)
@@ -146,7 +150,12 @@ def keep_verdict(membership: Membership) -> None:
         return
     directive = attendance.directive
     if directive.verdict is not None:
-        membership.settings.keep(directive.verdict, directive.lead)
+        membership.settings.keep(directive.verdict, _run_of(attendance))
+
+
+def _run_of(attendance: Attendance) -> str:
+    """Return the run a verdict belongs to; a new id where none was ever known."""
+    return attendance.report.job_id or attendance.directive.job_id or new_id()
 
 
 def _leave(membership: Membership, why: str) -> None:
@@ -207,26 +216,35 @@ def verdict_before(
     patience_secs = latecomer_secs(membership, max_steps)
     if unreachable_secs < patience_secs or attendance.directive.revision >= 0:
         return None
-    return finished_before(membership.settings.model_dir, max_steps)
+    return finished_before(membership.settings, max_steps)
 
 
 def latecomer_secs(membership: Membership, max_steps: int | None) -> float:
     """Return how long to look for a lead before an old FINISHED verdict is obeyed.
 
-    Where max_steps are reached there is nothing to do in any case. Without max_steps only
-    the absence of everyone else tells a job that is over from one that is about to start.
+    Where max_steps are reached there is nothing to do in any case, and where the runs have
+    names the file says which it is of. Otherwise only the absence of everyone else tells a
+    job that is over from one that is about to start.
     """
-    if max_steps is not None:
+    if max_steps is not None or membership.settings.job.job_id:
         return LATECOMER_SECS
     return 0.9 * membership.settings.limits.start_timeout_secs
 
 
-def finished_before(model_dir: str, max_steps: int | None) -> Verdict | None:
-    """Return the verdict below ``model_dir`` if it is FINISHED with nothing left to do."""
-    verdict = read_verdict(model_dir)
-    if verdict is None or not verdict.finished or (max_steps or 0) > verdict.global_step:
+def finished_before(settings: Settings, max_steps: int | None) -> Verdict | None:
+    """Return the verdict below model_dir if it is FINISHED with nothing left to do.
+
+    Where this run has a name (PSYS_JOB_ID), an end of another run leaves all of it to do,
+    unless max_steps are reached.
+    """
+    ended = read_ended(settings.model_dir)
+    if ended is None or not ended[1].finished:
         return None
-    return verdict
+    run, verdict = ended
+    this_run = settings.job.job_id in ("", run)
+    if max_steps is None:
+        return verdict if this_run else None
+    return verdict if verdict.global_step >= max_steps else None
 
 
 @contextmanager

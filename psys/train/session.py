@@ -199,7 +199,12 @@ class Session:
         if not self._looked_ahead:
             self._following, self._looked_ahead = self._pipeline.next(), True
         following = self._following
-        after = self._trainer.step(gradients, None if following is None else following.rows)
+        after = self._trainer.step(
+            gradients,
+            None if following is None else following.rows,
+            global_step=self.global_step,
+            examples=batch.size,
+        )
         # Only now: had the generation changed, both batches would be needed again.
         self._following, self._looked_ahead = None, False
         self._steps += 1

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from psys.cluster import ENVIRONMENT, ClusterSpec
+from psys.cluster import ClusterSpec
+from psys.environment import ENVIRONMENT
 from psys.errors import ConfigError
 from psys.estimator.run_config import RunConfig
 

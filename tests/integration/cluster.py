@@ -20,7 +20,7 @@ import pytest
 
 from psys.checkpoint import open_checkpoint
 from psys.cli.ports import LOOPBACK, PortReservation
-from psys.cluster import child_environment
+from psys.environment import child_environment
 
 PROGRAM = Path(__file__).parent / "program.py"
 PATIENCE_SECS = 60.0

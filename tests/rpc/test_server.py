@@ -189,7 +189,7 @@ def test_a_client_with_the_wrong_token_is_told_at_once(new_job: NewJob) -> None:
     shard.begin_exchange(ExchangeRequest("", "chief", 0, 0, 0, None, False, {}, False))
     for act in (
         shard.finish_exchange,
-        lambda: shard.load("none", []),
+        lambda: shard.load("none", 1, []),
         lambda: remote_catalog.list_checkpoints(job.address, "wrong"),
         lambda: next(remote_catalog.watch_checkpoints(job.address, "wrong")),
         lambda: remote_cluster.fetch_status(job.address, "wrong"),
