@@ -6,7 +6,7 @@ those reachable from here; where each lives: docs/reference/api.md.
 
 from importlib.metadata import version as _version
 
-from psys import estimator, feature_column, layers, losses, metrics, nn, train
+from psys import distribute, estimator, feature_column, layers, losses, metrics, nn, train
 from psys.compute.updates import counter, moving_average
 from psys.compute.variables import get_variable, variable_scope
 from psys.names import missing_in as _missing_in
@@ -18,9 +18,11 @@ from psys.nn.clipping import (
     global_norm,
 )
 from psys.optimizers import group
+from psys.uncaught import install as _install_excepthook
 
 __version__ = _version("psys")
 __getattr__ = _missing_in(__name__)
+_install_excepthook()
 
 __all__ = [
     "__version__",
@@ -29,6 +31,7 @@ __all__ = [
     "clip_by_norm",
     "clip_by_value",
     "counter",
+    "distribute",
     "estimator",
     "feature_column",
     "get_variable",

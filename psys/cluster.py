@@ -152,13 +152,6 @@ class ClusterSpec:
         """Where the shards are: on every ps, or on the chief where no ps is listed."""
         return self.ps or ((self.chief,) if self.chief else ())
 
-    @property
-    def lead_address(self) -> str:
-        """Where the lead is: on ps 0, or on the chief; ConfigError where neither is listed."""
-        if not self.shard_addresses:
-            raise ConfigError(f"The cluster has no ps and no chief to lead it: {self.as_dict()}.")
-        return self.shard_addresses[0]
-
     def digest(self) -> str:
         """Return a hash of the shard addresses in order; tasks of one job must have the same.
 

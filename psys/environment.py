@@ -21,6 +21,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "TF_CONFIG_FILE": "a file holding that JSON; read only where TF_CONFIG is not set",
     "PSYS_JOB_TOKEN": "a secret every call of the job must carry; unset or empty means none",
     "PSYS_JOB_ID": "a name of this run of the job, the same for all its tasks, new for each run",
+    "PSYS_TRACEBACK": "not empty: an error of psys's own is shown with its traceback",
     "PSYS_VERDICT_FILE": "where the job's verdict is also written, for the launcher to read",
     "NO_COLOR": "not empty: never write colours to the terminal",
     "FORCE_COLOR": "not empty: write colours even where the output is no terminal",
@@ -73,6 +74,11 @@ def job_id() -> str:
 def verdict_file() -> str | None:
     """Return where the launcher wants the verdict (PSYS_VERDICT_FILE), None without one."""
     return os.environ.get("PSYS_VERDICT_FILE") or None
+
+
+def wants_tracebacks() -> bool:
+    """Return whether psys's own errors are to show where they were raised (PSYS_TRACEBACK)."""
+    return bool(os.environ.get("PSYS_TRACEBACK"))
 
 
 def child_environment(

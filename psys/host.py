@@ -398,8 +398,8 @@ class NodeHost:
             file = self._write_shard(snapshot)
         except Exception as failure:
             # Whatever went wrong fails this save, in the chief's words; the shard lives on.
-            logger.exception("ps:%d could not write its shard file.", self.index)
             error = f"ps:{self.index} could not write its shard file: {failure}"
+            logger.error("%s", error, exc_info=not isinstance(failure, OSError))
         with self._lock:
             self._deliver(self._node.written(snapshot.save, file, error, time.monotonic()))
 

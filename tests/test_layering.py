@@ -21,6 +21,8 @@ LAYERS: dict[str, float] = {
     "names": 0,
     "running": 0,
     "cluster": 1,
+    "distribute": 1,
+    "uncaught": 1,
     "optimizers": 1,
     "sharding": 1,
     "compute": 1,

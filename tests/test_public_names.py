@@ -10,8 +10,11 @@ import pytest
 NAMES = {
     "psys": """
         __version__ clip_by_average_norm clip_by_global_norm clip_by_norm clip_by_value counter
-        estimator feature_column get_variable global_norm group layers losses metrics moving_average
-        nn train variable_scope
+        distribute estimator feature_column get_variable global_norm group layers losses metrics
+        moving_average nn train variable_scope
+    """,
+    "psys.distribute": """
+        ParameterServerStrategy
     """,
     "psys.estimator": """
         DNNClassifier DNNEstimator DNNLinearCombinedClassifier DNNLinearCombinedEstimator
@@ -66,9 +69,9 @@ NAMES = {
         ShardMap Slice plan
     """,
     "psys.checkpoint": """
-        CHECKPOINTS Catalog CheckpointReader Fault FileInfo FileStorage MANIFEST Manifest
+        CHECKPOINTS CheckpointReader Fault FileInfo FileStorage MANIFEST Manifest
         MemoryStorage ModelReader ShardEntry ShardReader SliceState Storage checkpoint_dir commit
-        delete discard_attempt find_latest_valid latest_checkpoint load load_all no_fault
+        delete find_latest_valid latest_checkpoint load load_all no_fault
         open_checkpoint plan_deletions shard_file_name write_shard
     """,
     "psys.summary": """

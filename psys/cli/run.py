@@ -10,6 +10,7 @@ import argparse
 import json
 import secrets
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -49,7 +50,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--evaluator", action="store_true", help="start an evaluator; the job ends after it"
     )
     parser.add_argument(
-        "--log-dir", type=Path, metavar="DIR", help="one log file per role (a temporary directory)"
+        "--log-dir",
+        type=Path,
+        metavar="DIR",
+        help="one log file per role (a temporary directory, kept if the job FAILED)",
     )
     parser.add_argument(
         "--timeout-secs", type=_seconds, metavar="SECS", help="end the job after so long (never)"
@@ -97,6 +101,10 @@ def run(options: argparse.Namespace) -> int:
         local = LocalCluster(launch, console, _say)
         with _signals_to(local) as received:
             verdict = _run(local)
+    if options.log_dir is not None or not verdict.finished:
+        _say(f"logs are kept in {log_dir}")
+    else:
+        shutil.rmtree(log_dir, ignore_errors=True)
     console.write(verdict.line())
     if verdict.finished:
         return 0

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from psys.compute.variables import global_step_in_hooks
 from psys.errors import ClusterError, ConfigError, ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
@@ -89,6 +91,7 @@ class TrainingRun:
         self._saver: CheckpointSaverHook | None = None
         self._session: Session | None = None
         self._hooks: list[SessionRunHook] = []
+        self._around_hooks = ExitStack()
         self._stopped_at: Directive | None = None
         """The directive known when no more was granted; None while there is more."""
         self.control: ChiefControl | None = None
@@ -129,6 +132,9 @@ class TrainingRun:
         parameters.check = trainer.check
         assert isinstance(built, EstimatorSpec)
         self._hooks = self._all_hooks(built)
+        self._around_hooks.enter_context(
+            global_step_in_hooks(lambda: self._session.global_step if self._session else 0)
+        )
         for hook in self._hooks:
             hook.begin()
         # Trainers at the same global step must not draw the same numbers.
@@ -140,7 +146,13 @@ class TrainingRun:
         result = self._end(session.run(first))
         if self.control is None:
             result = self._await_end(session, result)
-        if not result.steps:
+        if not result.steps and 0 < (arguments.max_steps or 0) <= result.global_step:
+            logger.info(
+                "Nothing to train: global step %d has reached max_steps %d already.",
+                result.global_step,
+                arguments.max_steps,
+            )
+        elif not result.steps:
             logger.warning("Training made no steps: %s.", result.reason)
         elif result.loss is not None:
             logger.info("Loss for final step: %.6g.", result.loss)
@@ -204,6 +216,7 @@ class TrainingRun:
 
     def close(self) -> None:
         """Give up input, connections and files; also after an exception."""
+        self._around_hooks.close()
         if self._pipeline is not None:
             self._pipeline.close()
         if self.control is not None:

@@ -15,7 +15,6 @@ from psys.host import NodeHost
 from psys.ps.messages import Directive, ShardFacts, TaskPhase
 from psys.ps.node import Node
 from psys.roles.role import (
-    SIGTERM_EXIT_CODE,
     JobOver,
     await_verdict,
     end_if_over,
@@ -26,6 +25,7 @@ from psys.roles.role import (
     on_sigterm,
     settings_of,
 )
+from psys.train.interrupts import SIGTERM_EXIT_CODE
 from psys.train.membership import Membership
 
 logger = logging.getLogger("psys")

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from psys.attendance import Attendance
+from psys.checkpoint.storage import FileStorage
+from psys.cluster import EVALUATOR
 from psys.environment import job_id, job_token, verdict_file
 from psys.errors import ClusterError, ConfigError, JobFailed
 from psys.estimator.run_config import RunConfig
@@ -17,16 +19,16 @@ from psys.host import new_id
 from psys.ps.endings import Limits
 from psys.ps.job import Job
 from psys.ps.messages import Standing, TaskPhase, Verdict
-from psys.train.membership import Membership, Settings
+from psys.train.interrupts import SIGTERM_EXIT_CODE
+from psys.train.membership import LOCAL, Membership, Settings
 from psys.train.verdict import read_ended
+from psys.uncaught import one_line
 
 logger = logging.getLogger("psys")
 
 FAREWELL_SECS = 5.0
 LATECOMER_SECS = 10.0
 """A lead out of reach for so long, with a FINISHED verdict on disk: the job was over before."""
-
-SIGTERM_EXIT_CODE = 143
 
 
 class JobOver(Exception):
@@ -71,11 +73,13 @@ def member_of(settings: Settings) -> Iterator[Membership]:
     """
     membership = _connect(settings)
     try:
+        if settings.hosts is not None or settings.task in (LOCAL, EVALUATOR):
+            FileStorage(settings.model_dir).check_writable()
         yield membership
     except JobFailed as failure:
         keep_verdict(membership)
         heard_verdict(membership)
-        logger.error("psys: FAILED reason=%s", failure)
+        logger.error("psys: FAILED reason=%s", " ".join(str(failure).split()))
         raise SystemExit(1) from None
     except JobOver as over:
         logger.info("%s", over)
@@ -90,7 +94,7 @@ def member_of(settings: Settings) -> Iterator[Membership]:
             tell_failure(membership, f"the program ended itself with {end.code!r}")
         raise
     except Exception as error:
-        tell_failure(membership, reason_of(error))
+        tell_failure(membership, one_line(error))
         raise
     finally:
         membership.close()
@@ -103,14 +107,9 @@ def _connect(settings: Settings) -> Membership:
     except ConfigError as error:
         if settings.hosts:  # not ps 0, which is the lead
             alone = Membership(settings, serve=False)
-            tell_failure(alone, reason_of(error))
+            tell_failure(alone, one_line(error))
             alone.close()
         raise
-
-
-def reason_of(error: Exception) -> str:
-    """Return an exception as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def tell_failure(membership: Membership, reason: str) -> None:

@@ -30,6 +30,7 @@ from psys.ps.messages import (
 )
 from psys.ps.shard import LoadedSlice
 from psys.train.committed import Circumstances, CommittedCheckpoints
+from psys.train.interrupts import SIGNALS
 from psys.train.restoring import check_compatible, restored
 
 logger = logging.getLogger("psys")
@@ -338,7 +339,7 @@ class ChiefControl:
             Circumstances(
                 job_id=report.job_id,
                 member=report.member,
-                final=ends and facts.stop_reason != "SIGTERM",
+                final=ends and facts.stop_reason not in SIGNALS,
                 evaluator_expected=facts.evaluator_expected,
             ),
         )

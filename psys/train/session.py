@@ -23,6 +23,7 @@ from psys.train.hooks import (
     with_results,
 )
 from psys.train.input_pipeline import Batch, InputPipeline
+from psys.train.interrupts import SIGNALS
 from psys.train.model import CallModel, Model, ModelSpec, loss_and_gradients
 from psys.train.trainer import Trainer
 
@@ -144,6 +145,11 @@ class Session:
     def stop_requested(self) -> bool:
         """Whether somebody asked the loop to end."""
         return bool(self._stop_reason)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the loop to end: the job may be gone on with."""
+        return self._stop_reason in SIGNALS
 
     def _result(self, reason: str, *, by_hook: bool, stopped: bool = False) -> LoopResult:
         return LoopResult(reason, by_hook, stopped, self._steps, self.global_step, self._loss)

@@ -48,7 +48,7 @@ def keep_verdict(model_dir: str, verdict: Verdict, job_id: str, copy_to: str | N
         FileStorage(model_dir).write_once(VERDICT, text)
     except OSError as error:
         # The verdict is still told to everyone; an unwritable model_dir may be its reason.
-        logger.warning("The verdict could not be written below %s: %s", model_dir, error)
+        logger.warning("The verdict could not be written: %s", error)
     if copy_to is not None:
         target = Path(copy_to)
         FileStorage(str(target.parent)).write_once(target.name, text)

@@ -113,11 +113,12 @@ def test_a_killed_chief_that_comes_back_takes_over_the_live_model(
     worker.holds(40)
     reached = worker.steps[-1]
     back = cluster.start("chief")
+    taken_over = back.saw(r"Taking over the live model at step (\d+)")
     back.saw_step(reached + 5)
     worker_gates[1].touch()
     finished(*roles.values(), worker, back)
     check_model(cluster.model_dir, 150)
-    assert back.steps[0] > reached
+    assert back.steps[0] > reached >= int(taken_over[1]) > 0
     assert worker.steps == sorted(worker.steps)
     taken = global_steps(chief, worker, back)
     assert len(taken) == 150

@@ -257,7 +257,7 @@ def test_a_port_in_use_is_one_clear_line_and_grpc_adds_none(new_job: NewJob) -> 
     )
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert lines[-1].startswith(f"psys.errors.ConfigError: Cannot listen on {job.address}")
+    assert lines[-1].startswith(f"psys: ConfigError: Cannot listen on {job.address}")
     assert "add_port.cc" not in done.stderr
 
 
