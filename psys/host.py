@@ -100,8 +100,18 @@ class NodeHost:
 
     # ------------------------------------------------------------ trainers
 
-    def exchange(self, caller: Caller, request: ExchangeRequest) -> ExchangeReply:
+    def exchange(
+        self,
+        caller: Caller,
+        request: ExchangeRequest,
+        withheld: Callable[[], None] | None = None,
+    ) -> ExchangeReply:
         """Serve a request, waiting as long as the Node withholds the reply.
+
+        Args:
+            caller: who waits for it.
+            request: the request.
+            withheld: called when the Node has taken the request in and does not answer yet.
 
         Raises:
             ShardTimeout: if no reply came within REPLY_LIMIT_SECS.
@@ -114,6 +124,8 @@ class NodeHost:
             self._release(caller)
             self._waiting[caller] = answer
             self._deliver(self._node.exchange(caller, request, time.monotonic()))
+        if withheld is not None and answer.empty():
+            withheld()
         try:
             reply = answer.get(timeout=REPLY_LIMIT_SECS)
         except queue.Empty:
