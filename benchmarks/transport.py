@@ -170,7 +170,7 @@ def seconds_each(act: Callable[[], object], least_secs: float) -> float:
 
 def small_figures(trainer: Trainer, size: int, calls: int = 2000) -> dict[str, float]:
     """Return round trips a second, and the CPU of both ends for one of them."""
-    for _ in range(100):
+    for _ in range(min(100, calls)):
         there = trainer.exchange(size)
     begun, here = time.perf_counter(), time.process_time()
     for _ in range(calls):
