@@ -32,6 +32,7 @@ from psys.rpc.frames import (
     write_frames,
 )
 from psys.rpc.half_floats import narrow, widen
+from psys.rpc.recycler import Recycler
 from psys.rpc.segment import Room, Segment, TrainerSegment
 from psys.rpc.v1 import gradients_pb2, tensors_pb2
 
@@ -181,7 +182,10 @@ def request_bytes(incoming: IncomingRequest, limit_bytes: int) -> int:
 
 
 def decode_request(
-    incoming: IncomingRequest, limit_bytes: int, segment: Segment | None = None
+    incoming: IncomingRequest,
+    limit_bytes: int,
+    segment: Segment | None = None,
+    recycler: Recycler | None = None,
 ) -> ExchangeRequest:
     """Read the bulk of a request; return the request.
 
@@ -189,6 +193,7 @@ def decode_request(
         incoming: the request.
         limit_bytes: refuse more than this before anything is allocated.
         segment: what its stream shares with the client, None for nothing.
+        recycler: lends memory for what comes in frames; None for new memory.
 
     Raises:
         ModelError: if it is not well formed, or too large.
@@ -199,7 +204,7 @@ def decode_request(
     pull: dict[str, Array] = {}
     indices: tuple[str, Array] | None = None
     layout = lay_out(header.tensors, limit_bytes, peer)
-    bulk = _bulk(incoming, layout, segment, peer)
+    bulk = _bulk(incoming, layout, segment, recycler, peer)
     for name, role, array in layout.arrays(bulk):
         if (indices is None) is (role == tensors_pb2.TENSOR_ROLE_VALUES):
             raise ModelError(f"{peer} sent {name!r}: INDICES and VALUES come in pairs.")
@@ -234,10 +239,16 @@ def decode_request(
     )
 
 
-def _bulk(incoming: IncomingRequest, layout: Layout, segment: Segment | None, peer: str) -> Array:
+def _bulk(
+    incoming: IncomingRequest,
+    layout: Layout,
+    segment: Segment | None,
+    recycler: Recycler | None,
+    peer: str,
+) -> Array:
     """Return a request's bulk: what its frames bring, or the part of the segment it names."""
     if not incoming.header.HasField("bulk_region"):
-        bulk = np.empty(layout.size, np.uint8)
+        bulk = np.empty(layout.size, np.uint8) if recycler is None else recycler.lend(layout.size)
         read_bulk(incoming, bulk, peer)
         return bulk
     room = _room(incoming.header.bulk_region, segment, peer)

@@ -99,9 +99,15 @@ def describe(tensors: Iterable[Named]) -> list[tensors_pb2.Tensor]:
 
 
 def write_frames(header: Message, tensors: Sequence[Named]) -> Iterator[bytes]:
-    """Yield a message's frames: the header with the first piece, then the other pieces."""
+    """Yield a message's frames: the header with the first piece, then the other pieces.
+
+    The header of a message of several pieces goes ahead: its receiver may let the rest wait.
+    """
     encoded = header.SerializeToString()
     prefix = bytes([_HEADER_TAG]) + _varint(len(encoded)) + encoded
+    if bulk_bytes(tensors) > FRAME_BYTES:
+        yield prefix
+        prefix = b""
     for size, parts in _pieces(tensors):
         yield b"".join((prefix, bytes([_BULK_TAG]), _varint(size), *parts))
         prefix = b""

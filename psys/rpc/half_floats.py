@@ -41,7 +41,7 @@ def narrow(values: Array, bits: np.dtype[Any], name: str) -> Array:
     Raises:
         ModelError: if a value is beyond float16's range; the message names ``name``.
     """
-    values = np.ascontiguousarray(values)
+    values = np.ascontiguousarray(values).reshape(values.shape)
     if bits == BFLOAT16:
         return _bfloat16_bits(values).view(BFLOAT16)
     try:
@@ -73,5 +73,9 @@ def _bfloat16_bits(values: Array) -> Array:
     rounded += 0x7FFF
     rounded += bits
     rounded >>= 16
-    # The addition would carry some NaNs over into zeros; a NaN stays one by its highest bit.
-    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+    result = rounded.astype("<u2")
+    # The addition carries some NaNs over into zeros; a NaN stays one by its highest bit.
+    nan = np.isnan(values)
+    if nan.any():
+        result[nan] = (bits[nan] >> 16) | 0x40
+    return result

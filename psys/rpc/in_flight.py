@@ -21,7 +21,7 @@ class InFlight:
     """Counts bytes, first come first served. Safe from any thread."""
 
     def __init__(self, limit_bytes: int = IN_FLIGHT_LIMIT_BYTES) -> None:
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._bytes = 0
         self._queue: collections.deque[object] = collections.deque()
         self._changed = threading.Condition()
@@ -40,7 +40,7 @@ class InFlight:
         return Entry(self, size)
 
     def _fits(self, size: int) -> bool:
-        return not self._bytes or self._bytes + size <= self._limit_bytes
+        return not self._bytes or self._bytes + size <= self.limit_bytes
 
     def _leave(self, size: int) -> None:
         with self._changed:

@@ -36,6 +36,8 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # Otherwise each stream takes in megabytes ahead of being read: the opposite of pushing back.
+    ("grpc.http2.bdp_probe", 0),
 )
 STREAMS_PER_TASK = 4
 RESERVE = 16

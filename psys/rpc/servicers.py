@@ -28,6 +28,7 @@ from psys.rpc import codec, load_codec, wire
 from psys.rpc.frames import FRAME_BYTES
 from psys.rpc.handover import Handover, Ticket
 from psys.rpc.in_flight import InFlight
+from psys.rpc.recycler import Recycler
 from psys.rpc.status import errors_to_status
 from psys.rpc.v1 import (
     checkpoints_pb2,
@@ -48,6 +49,7 @@ class GradientsServicer:
         self._host = host
         self._handover = handover
         self._in_flight = in_flight
+        self._recycler = Recycler(in_flight.limit_bytes)
 
     def exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Serve one trainer, request by request."""
@@ -83,7 +85,7 @@ class GradientsServicer:
         segment = None if ticket is None else ticket.segment
         room = codec.find_reply_room(incoming, segment)
         with self._in_flight.enter(codec.request_bytes(incoming, limit_bytes)) as entry:
-            request = codec.decode_request(incoming, limit_bytes, segment)
+            request = codec.decode_request(incoming, limit_bytes, segment, self._recycler)
             reply = self._host.exchange(caller, request, entry.release)
         return codec.encode_reply(reply, room, offer)
 
