@@ -100,9 +100,8 @@ ROWS = 2 * MIB // 4
 SPEC = VariableSpec("weight", (ROWS,), "float32", Constant(), SGD)
 
 
-def push(task: str, sequence: int, pull: bool = False) -> ExchangeRequest:
-    values = {"weight": np.ones(ROWS, np.float32)}
-    return ExchangeRequest(G, task, 1, sequence, 0, values, pull, {}, False)
+def push(task: str, sequence: int, values: Any) -> ExchangeRequest:
+    return ExchangeRequest(G, task, 1, sequence, 0, {"weight": values}, False, {}, False)
 
 
 def test_pushes_that_a_hold_keeps_waiting_do_not_keep_others_out(
@@ -118,8 +117,9 @@ def test_pushes_that_a_hold_keeps_waiting_do_not_keep_others_out(
     host.obey(ShardOrders(G, ShardPhase.LIVE, save="dddddddddddd"))
     shards = [RemoteShard(0, address) for _ in range(4)]
     try:
+        ones = np.ones(ROWS, np.float32)
         for index, shard in enumerate(shards):
-            shard.begin_exchange(push(f"worker:{index}", 1))
+            shard.begin_exchange(push(f"worker:{index}", 1, ones))
         until(lambda: host.read_lead(lambda node: len(node.shard._parked)) == 4)
         host.obey(ShardOrders(G, ShardPhase.LIVE))
         assert [one.finish_exchange().outcome for one in shards] == [Outcome.APPLIED] * 4
@@ -140,10 +140,11 @@ def test_64_threads_that_push_to_a_slow_ps_do_not_make_it_grow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PSYS_SHM_DIR", "none")
-    threads, pushes, limit_mib = 64, 3, 16
+    threads, pushes, push_mib, limit_mib = 64, 4, 8, 16
+    ones = np.ones(push_mib * MIB // 4, np.float32)
     address = free_address()
     ps = subprocess.Popen(
-        [sys.executable, SLOW_PS, address, G, str(ROWS), str(limit_mib * MIB)],
+        [sys.executable, SLOW_PS, address, G, str(len(ones)), str(limit_mib * MIB)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -151,30 +152,27 @@ def test_64_threads_that_push_to_a_slow_ps_do_not_make_it_grow(
     assert ps.stdout.readline() == "serving\n"
     shards = [RemoteShard(0, address) for _ in range(threads)]
 
-    def train(index: int, sequences: range) -> list[Any]:
-        outcomes = []
-        for sequence in sequences:
-            shards[index].begin_exchange(push(f"worker:{index}", sequence))
-            outcomes.append(shards[index].finish_exchange().outcome)
-        return outcomes
+    def train(index: int, sequence: int) -> Outcome:
+        shards[index].begin_exchange(push(f"worker:{index}", sequence, ones))
+        return shards[index].finish_exchange().outcome
 
+    idle, resident = memory_mib(ps.pid, "VmRSS"), []
     try:
         with ThreadPoolExecutor(threads) as pool:
-            # One push of each opens its stream, with its thread and buffers.
-            for one in [pool.submit(train, index, range(1, 2)) for index in range(threads)]:
-                assert one.result(100) == [Outcome.APPLIED]
-            before = memory_mib(ps.pid, "VmRSS")
-            tasks = [pool.submit(train, i, range(2, 2 + pushes)) for i in range(threads)]
-            for one in tasks:
-                assert one.result(100) == [Outcome.APPLIED] * pushes
-        # All pushes at once would be 128 MiB; as many as may be in flight are 16.
-        most = memory_mib(ps.pid, "VmHWM")
-        assert most - before < 2 * limit_mib + 16, (before, most)
-        ask = ExchangeRequest(G, "worker:0", 1, 1 + pushes, 0, None, True, {}, False)
-        shards[0].begin_exchange(ask)
+            for sequence in range(1, 1 + pushes):
+                tasks = [pool.submit(train, index, sequence) for index in range(threads)]
+                assert {one.result(100) for one in tasks} == {Outcome.APPLIED}
+                resident.append(memory_mib(ps.pid, "VmRSS"))
+        # All pushes at once are 512 MiB, and without a limit the ps grew by 1,300. Each stream has
+        # a thread, and up to one frame of 1 MiB at each of its ends within gRPC.
+        assert memory_mib(ps.pid, "VmHWM") - idle < limit_mib + 3 * threads
+        assert resident[-1] - resident[0] < 64, resident
+        shards[0].begin_exchange(
+            ExchangeRequest(G, "worker:0", 1, pushes, 0, None, True, {}, False)
+        )
         reply = shards[0].finish_exchange()
-        assert reply.version == threads * (1 + pushes)
-        assert (reply.dense["weight"] == -threads * (1 + pushes)).all()
+        assert reply.version == threads * pushes
+        assert (reply.dense["weight"] == -threads * pushes).all()
     finally:
         for shard in shards:
             shard.close()
