@@ -30,7 +30,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "TF_CONFIG_FILE": "a file holding that JSON; read only where TF_CONFIG is not set",
     "PSYS_JOB_TOKEN": "a secret every call of the job must carry; unset or empty means none",
     "PSYS_VERDICT_FILE": "where the job's verdict is also written, for the launcher to read",
-    "PSYS_SHM_DIR": "where ps and trainers in containers of one host meet to share memory; none: never",
+    "PSYS_SHM_DIR": "where containers of one host meet to share memory; none: never share it",
     "NO_COLOR": "not empty: never write colours to the terminal",
     "FORCE_COLOR": "not empty: write colours even where the output is no terminal",
     **dict.fromkeys(THREAD_VARIABLES, "numeric threads; psys run sets it where it is unset"),
@@ -271,7 +271,7 @@ def shares_memory() -> bool:
 
 
 def shared_memory_dir() -> Path | None:
-    """Return where tasks in containers of one host meet (PSYS_SHM_DIR), None without such a place."""
+    """Return where containers of one host meet (PSYS_SHM_DIR), None without such a place."""
     directory = os.environ.get("PSYS_SHM_DIR")
     return Path(directory) if directory and shares_memory() else None
 

@@ -1,6 +1,6 @@
 """Gradients as 16-bit floats, for the way from trainer to ps only.
 
-float16 keeps 11 bits of a number's fraction and ends at 65,504; bfloat16 keeps 8 and has
+float16 keeps 11 significant bits of a number and ends at 65,504; bfloat16 keeps 8 and has
 float32's range. Both round to the nearest, ties to even. What travels is an array of bits, whose
 dtype names the format: numpy has no bfloat16. This module is the seam for faster conversions.
 """
