@@ -60,7 +60,7 @@ class ReadyHost(NodeHost):
 
 
 def serve_ps(port: int) -> None:
-    host = ReadyHost(0, lambda snapshot: ShardFile("", 0, ""))
+    host = ReadyHost(0, lambda _: ShardFile("", 0, ""))
     server = Server(host, MemoryStorage(), f"127.0.0.1:{port}", 4, None)
     print("serving", flush=True)
     sys.stdin.read()

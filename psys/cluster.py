@@ -1,8 +1,7 @@
 """Who is in the cluster, and which task this process is: tasks, addresses, TF_CONFIG.
 
-TF_CONFIG is read and checked once, here, at the edge; everything later works on the values this
-module returns. It is the only module that reads the environment: ``ENVIRONMENT`` lists every
-variable. It opens no socket, resolves no host, starts no process.
+TF_CONFIG is read and checked once, here, at the edge. No other module reads the environment:
+``ENVIRONMENT`` lists every variable. It opens no socket, resolves no host, starts no process.
 """
 
 from __future__ import annotations
@@ -77,9 +76,7 @@ class Task:
         if not colon and kind in (CHIEF, MASTER, EVALUATOR):
             return cls(kind, 0)
         if not kind or not index.isdecimal():
-            raise ConfigError(
-                f"A task name is 'chief', 'evaluator' or like 'worker:1', got {name!r}."
-            )
+            raise ConfigError(f"A task name is 'chief' or like 'worker:1', got {name!r}.")
         return cls(kind, int(index))
 
 
@@ -251,9 +248,8 @@ def read_tf_config() -> ClusterConfig:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"TF_CONFIG_FILE must name a text file, got {path!r}: {error}."
-        ) from error
+        message = f"TF_CONFIG_FILE must name a text file, got {path!r}: {error}."
+        raise ConfigError(message) from error
     return parse_tf_config(text, f"TF_CONFIG_FILE {path}")
 
 
@@ -265,15 +261,9 @@ def job_token() -> str | None:
     return token or None
 
 
-def shares_memory() -> bool:
-    """Return whether bulk may lie in shared memory: always, unless PSYS_SHM_DIR is "none"."""
-    return os.environ.get("PSYS_SHM_DIR") != "none"
-
-
-def shared_memory_dir() -> Path | None:
-    """Return where containers of one host meet (PSYS_SHM_DIR), None without such a place."""
-    directory = os.environ.get("PSYS_SHM_DIR")
-    return Path(directory) if directory and shares_memory() else None
+def shared_memory_place() -> str:
+    """Return where containers of one host meet (PSYS_SHM_DIR), "none" to share no memory."""
+    return os.environ.get("PSYS_SHM_DIR", "")
 
 
 def verdict_file() -> str | None:
@@ -297,8 +287,7 @@ def child_environment(
     for name in THREAD_VARIABLES:
         environment.setdefault(name, str(threads))
     environment["PYTHONUNBUFFERED"] = "1"
-    environment["TF_CONFIG"] = json.dumps(tf_config)
-    return {**environment, **(extra or {})}
+    return {**environment, "TF_CONFIG": json.dumps(tf_config), **(extra or {})}
 
 
 def interactive_wishes() -> bool | None:

@@ -38,6 +38,9 @@ from psys.rpc.v1 import gradients_pb2
 
 logger = logging.getLogger("psys")
 
+NEVER = "none"
+"""The value of PSYS_SHM_DIR by which no memory is shared."""
+
 HANDOVER_LIMIT_SECS = 2.0
 """For one handover, on either side; after that the bulk goes over gRPC."""
 
@@ -106,18 +109,18 @@ class Ticket:
 class Handover:
     """Hands segments to the streams of one server, from a thread of its own."""
 
-    def __init__(self, directory: Path | None = None, shares: bool = True) -> None:
+    def __init__(self, place: str = "") -> None:
         """Listen.
 
         Args:
-            directory: where a socket is also made as a file.
-            shares: False hands over nothing, and offers nothing.
+            place: a directory where a socket is also made as a file; NEVER to hand over nothing.
         """
+        directory = Path(place) if place and place != NEVER else None
         self._name = secrets.token_hex(6)
         self._tickets: dict[bytes, Ticket] = {}
         self._lock = threading.Lock()
         self._path: Path | None = None
-        self._listeners = _listen_all(self._name, directory) if shares else []
+        self._listeners = [] if place == NEVER else _listen_all(self._name, directory)
         if directory is not None and len(self._listeners) > 1:
             self._path = Path(_file(directory, self._name))
         self._wake, self._woken = socket.socketpair()
@@ -243,7 +246,7 @@ def fetch_segment(
     offer: gradients_pb2.SharedMemoryOffer,
     request_bytes: int,
     reply_bytes: int,
-    directory: Path | None = None,
+    place: str = "",
 ) -> TrainerSegment | NoSharedMemory:
     """Fetch a new segment for a stream, in place of the one it had.
 
@@ -251,7 +254,7 @@ def fetch_segment(
         offer: what the ps told.
         request_bytes: room for a request.
         reply_bytes: room for each of the replies that may be held at once.
-        directory: where the ps may also listen.
+        place: a directory where the ps may also listen.
     """
     size = segment_bytes(request_bytes, reply_bytes)
     if not SUPPORTED:
@@ -260,11 +263,13 @@ def fetch_segment(
         return NoSharedMemory(f"messages are too large for {SEGMENT_LIMIT_BYTES >> 20:,} MiB")
     if not re.fullmatch("[0-9a-f]{12}", offer.socket):
         return NoSharedMemory("the ps does not offer it")
-    places = [] if directory is None else [_file(directory, offer.socket)]
-    failure = NoSharedMemory("not on one host")
-    for place in (_abstract(offer.socket), *places):
+    sockets = [_abstract(offer.socket)]
+    if place:
+        sockets.append(_file(Path(place), offer.socket))
+    failure = NoSharedMemory("not met on this host")
+    for one in sockets:
         try:
-            segment = _fetch(place, offer, size)
+            segment = _fetch(one, offer, size)
         except (FileNotFoundError, ConnectionRefusedError):
             continue
         except (OSError, ValueError, ModelError) as error:
@@ -274,10 +279,10 @@ def fetch_segment(
     return failure
 
 
-def _fetch(place: str, offer: gradients_pb2.SharedMemoryOffer, size: int) -> Segment:
+def _fetch(address: str, offer: gradients_pb2.SharedMemoryOffer, size: int) -> Segment:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(HANDOVER_LIMIT_SECS)
-        connection.connect(place)
+        connection.connect(address)
         connection.send(_ASK.pack(offer.ticket, size, _proof(offer.secret, b"trainer", size)))
         answer, descriptors, _, _ = socket.recv_fds(
             connection, _ANSWER.size, 1, socket.MSG_CMSG_CLOEXEC

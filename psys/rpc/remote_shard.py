@@ -27,6 +27,8 @@ from psys.rpc.stream_memory import StreamMemory
 from psys.rpc.v1 import checkpoints_pb2, checkpoints_pb2_grpc
 
 LOAD_LIMIT_SECS = 600.0
+LOAD_LEAST_BYTES_PER_SEC = 10_000_000
+"""So much longer than LOAD_LIMIT_SECS a large load may take."""
 FILE_LIMIT_SECS = 30.0
 
 _Frames = Iterator[bytes]
@@ -55,9 +57,7 @@ class RemoteShard(Shard):
             ConfigError: if there is no such ``push_dtype``.
         """
         self._push_dtype = check_push_dtype(push_dtype)
-        self._memory = StreamMemory(
-            f"ps:{index}", cluster.shared_memory_dir(), cluster.shares_memory()
-        )
+        self._memory = StreamMemory(f"ps:{index}", cluster.shared_memory_place())
         self._reply_room: Room | None = None
         self._peer = f"ps:{index} ({address})"
         self._metadata = metadata(token)
@@ -76,7 +76,7 @@ class RemoteShard(Shard):
         try:
             load(
                 load_codec.encode_load(generation, slices),
-                timeout=LOAD_LIMIT_SECS,
+                timeout=LOAD_LIMIT_SECS + _load_bytes(slices) / LOAD_LEAST_BYTES_PER_SEC,
                 metadata=self._metadata,
             )
         except grpc.RpcError as failure:
@@ -175,6 +175,14 @@ class RemoteShard(Shard):
             outbox.put(None)
         if call is not None:
             call.cancel()
+
+
+def _load_bytes(slices: Sequence[LoadedSlice]) -> int:
+    """Return the size of what a load puts in place, whether it is sent or made there."""
+    return sum(
+        one.spec.nbytes // max(one.spec.rows, 1) * (one.stop - one.start) * (1 + len(one.slots))
+        for one in slices
+    )
 
 
 def _frames_from(outbox: queue.SimpleQueue[_Frames | None]) -> _Frames:

@@ -117,7 +117,7 @@ class Server:
             # One more than there are threads would wait unseen; so it is refused, and tries again.
             maximum_concurrent_rpcs=threads,
         )
-        self._handover = Handover(cluster.shared_memory_dir(), cluster.shares_memory())
+        self._handover = Handover(cluster.shared_memory_place())
         add_shard_services(host, self._server, self._handover, InFlight(in_flight_limit_bytes))
         checkpoints_pb2_grpc.add_CheckpointsServicer_to_server(
             CheckpointsServicer(host, storage), self._server

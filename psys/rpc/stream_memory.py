@@ -7,10 +7,9 @@ when the ps has offered one, and a larger one when it became too small.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from psys.ps.messages import ExchangeReply
-from psys.rpc.handover import NoSharedMemory, fetch_segment
+from psys.rpc.handover import NEVER, NoSharedMemory, fetch_segment
 from psys.rpc.segment import (
     SEGMENT_LIMIT_BYTES,
     Room,
@@ -33,18 +32,16 @@ class StreamMemory:
         segment: of the stream that is open, None without one.
     """
 
-    def __init__(self, peer: str, directory: Path | None, shares: bool) -> None:
+    def __init__(self, peer: str, place: str) -> None:
         """Begin without a segment.
 
         Args:
             peer: the ps's name, for the log.
-            directory: where the ps may also be met.
-            shares: False fetches nothing.
+            place: a directory where the ps may be met; NEVER to share no memory.
         """
         self.segment: TrainerSegment | None = None
         self._peer = peer
-        self._directory = directory
-        self._shares = shares
+        self._place = place
         self._offer: gradients_pb2.SharedMemoryOffer | None = None
         self._largest_request = 0
         self._largest_reply = 0
@@ -72,7 +69,7 @@ class StreamMemory:
         )
         if _fits(self._largest_request, size):
             self._largest_reply = max(size, self._largest_reply)
-        if self._shares and header.HasField("shared_memory"):
+        if self._place != NEVER and header.HasField("shared_memory"):
             self._offer = header.shared_memory
 
     def forget(self) -> None:
@@ -87,7 +84,7 @@ class StreamMemory:
             return
         self.segment = None
         request_bytes, reply_bytes = map(room_bytes, needed)
-        fetched = fetch_segment(self._offer, request_bytes, reply_bytes, self._directory)
+        fetched = fetch_segment(self._offer, request_bytes, reply_bytes, self._place)
         if isinstance(fetched, NoSharedMemory):
             self._offer = None
             self._say(f"gRPC ({fetched.reason})")

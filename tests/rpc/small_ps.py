@@ -1,4 +1,4 @@
-"""A ps in a process of its own, for tests that kill it: ``small_ps.py ADDRESS [GENERATION [ROWS]]``.
+"""A ps in a process of its own, to be killed: ``small_ps.py ADDRESS [GENERATION [ROWS]]``.
 
 Serves one variable, ``weight`` of ROWS elements (3), live in GENERATION; with none named, an
 empty shard.

@@ -130,7 +130,7 @@ def test_elsewhere_the_same_exchange_goes_over_grpc_and_says_so_once(
     assert reply.dense["weight"][0] == -3
     assert not shared()
     assert [one.message for one in caplog.records if "ps:0" in one.message] == [
-        "ps:0: gRPC (not on one host)."
+        "ps:0: gRPC (not met on this host)."
     ]
 
 
@@ -170,10 +170,10 @@ def test_the_socket_of_a_killed_ps_is_removed_by_the_next_and_no_other(tmp_path:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
         dead.bind(str(abandoned))
         dead.listen()
-    first = Handover(tmp_path)
+    first = Handover(str(tmp_path))
     (mine,) = tmp_path.iterdir()
     assert mine != abandoned
-    second = Handover(tmp_path)
+    second = Handover(str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 2
     second.close()
     assert list(tmp_path.iterdir()) == [mine]
@@ -183,7 +183,7 @@ def test_the_socket_of_a_killed_ps_is_removed_by_the_next_and_no_other(tmp_path:
 
 def test_a_directory_that_cannot_be_had_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    one = Handover(tmp_path / "file" / "meet")
+    one = Handover(str(tmp_path / "file" / "meet"))
     with one.stream() as ticket:
         assert ticket is not None
     one.close()
@@ -513,9 +513,11 @@ def test_a_stream_without_a_segment_has_no_regions(job: Any) -> None:
         header = gradients_pb2.ExchangeRequestHeader(
             generation=job.generation, task="worker:0", member=1, **{field: region(1, 0, 0)}
         )
-        with grpc.insecure_channel(job.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        with grpc.insecure_channel(job.address) as channel:
             stub = gradients_pb2_grpc.GradientsStub(channel)
-            next(stub.Exchange(iter([gradients_pb2.ExchangeRequest(header=header)])))
+            replies = stub.Exchange(iter([gradients_pb2.ExchangeRequest(header=header)]))
+            with pytest.raises(grpc.RpcError) as caught:
+                next(replies)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
