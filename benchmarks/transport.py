@@ -3,8 +3,9 @@
 A ps in a process of its own holds one dense variable and a trainer pushes a gradient for it and
 pulls it, over gRPC and through shared memory. The ps answers from memory that is ready, so that
 what is timed is the transport: no optimizer runs. Beside it, as much goes through a raw loopback
-socket, and through ``memcpy``: every byte once in and once out. All of them take turns within one
-window; medians over the windows. Prints two tables and writes ``benchmarks/transport.json``.
+socket, and through ``memcpy``: every byte once in and once out. They take turns, call by call, so
+that a drift of the machine's speed hits all, and no one finds the caches warmer than a training
+step leaves them. Medians over the windows. Prints two tables, writes ``benchmarks/transport.json``.
 """
 
 from __future__ import annotations
@@ -36,8 +37,6 @@ MIB = 1 << 20
 SMALL_BYTES = (4 << 10, 64 << 10)
 LARGE_BYTES = (1 * MIB, 6 * MIB, 32 * MIB)
 MOST_BYTES = max(LARGE_BYTES)
-COLD_BYTES = 256 * MIB
-"""Buffers that together are larger than every cache, as what a training step leaves behind."""
 TRANSPORTS = ("gRPC", "shared memory")
 
 
@@ -137,35 +136,28 @@ class RawSocket:
 class Memcpy:
     """Every byte once in and once out: two copies of the push, two of the pull."""
 
-    def __init__(self, buffers_bytes: int) -> None:
-        """Copy between buffers that take so much memory together, or between the least that do."""
-        self.memory = np.ones(max(buffers_bytes, 3 * MOST_BYTES), np.uint8)
-        self.buffers_bytes = buffers_bytes
-        self.at = 0
+    def __init__(self) -> None:
+        self.gradient, self.values, self.there, self.back = np.ones((4, MOST_BYTES), np.uint8)
 
     def exchange(self, size: int) -> None:
-        for _ in range(2):
-            gradient, inside, taken = (self.take(size) for _ in range(3))
-            np.copyto(inside, gradient)
-            np.copyto(taken, inside)
-
-    def take(self, size: int) -> Any:
-        if self.at + size > max(self.buffers_bytes, 3 * size):
-            self.at = 0
-        self.at += size
-        return self.memory[self.at - size : self.at]
+        for source, between, end in (
+            (self.gradient, self.there, self.back),
+            (self.values, self.there, self.gradient),
+        ):
+            np.copyto(between[:size], source[:size])
+            np.copyto(end[:size], between[:size])
 
 
-def seconds_each(act: Callable[[], object], least_secs: float) -> float:
-    """Return the median time of one call."""
-    act()
-    times: list[float] = []
-    until = time.perf_counter() + least_secs
-    while len(times) < 5 or time.perf_counter() < until:
-        begun = time.perf_counter()
-        act()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times)
+def times_ms(ways: dict[str, Callable[[int], object]], size: int, secs: float) -> dict[str, float]:
+    """Return the median time of one exchange each way; call by call they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    until = time.perf_counter() + secs
+    while len(times["memcpy"]) < 8 or time.perf_counter() < until:
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way(size)
+            times[name].append(1e3 * (time.perf_counter() - begun))
+    return {name: statistics.median(some[2:]) for name, some in times.items()}
 
 
 def small_figures(trainer: Trainer, size: int, calls: int = 2000) -> dict[str, float]:
@@ -192,8 +184,7 @@ def measure(windows: int, secs: float) -> dict[str, Any]:
     raw, raw_port = start("socket")
     trainers = {kind: Trainer(f"127.0.0.1:{ps_port}", kind) for kind in TRANSPORTS}
     ways: dict[str, Callable[[int], object]] = {
-        "memcpy": Memcpy(0).exchange,
-        "memcpy, cold": Memcpy(COLD_BYTES).exchange,
+        "memcpy": Memcpy().exchange,
         "raw socket": RawSocket(raw_port).exchange,
         **{kind: trainer.exchange for kind, trainer in trainers.items()},
     }
@@ -203,13 +194,7 @@ def measure(windows: int, secs: float) -> dict[str, Any]:
             str(size): {kind: small_figures(one, size) for kind, one in trainers.items()}
             for size in SMALL_BYTES
         }
-        large = {
-            str(size): {
-                name: 1e3 * seconds_each(lambda way=way, size=size: way(size), secs)
-                for name, way in ways.items()
-            }
-            for size in LARGE_BYTES
-        }
+        large = {str(size): times_ms(ways, size, secs) for size in LARGE_BYTES}
         found.append({"small": small, "large_ms": large})
     for trainer in trainers.values():
         trainer.shard.close()
@@ -232,18 +217,17 @@ def report(figures: dict[str, Any]) -> None:
     for size, times in figures["large_ms"].items():
         grpc = times["raw socket"] / times["gRPC"]
         memory = times["memcpy"] / times["shared memory"]
-        cold = times["memcpy, cold"] / times["shared memory"]
         print(
             f"{int(size) // MIB:>6} MiB "
             + " ".join(f"{one:>11.2f} ms" for one in times.values())
-            + f"   gRPC/raw socket {grpc:.2f}, shared memory/memcpy {memory:.2f}, cold {cold:.2f}"
+            + f"   gRPC/raw socket {grpc:.2f}, shared memory/memcpy {memory:.2f}"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--windows", type=int, default=5)
-    parser.add_argument("--secs", type=float, default=0.5, help="for each size in each window")
+    parser.add_argument("--secs", type=float, default=2.0, help="for each size in each window")
     parser.add_argument("--out", type=Path, default=HERE / "transport.json")
     parser.add_argument("--serve", nargs=2, metavar=("WHAT", "PORT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -26,9 +26,17 @@ from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome
 from psys.rpc import codec, handover, segment, stream_memory
+from psys.rpc.frames import lay_out
 from psys.rpc.handover import Handover, NoSharedMemory, Ticket, fetch_segment
 from psys.rpc.remote_shard import RemoteShard
-from psys.rpc.segment import REPLY_ROOMS, Segment, TrainerSegment, create_descriptor
+from psys.rpc.segment import (
+    REPLY_ROOMS,
+    Room,
+    RoomAllocator,
+    Segment,
+    TrainerSegment,
+    create_descriptor,
+)
 from psys.rpc.v1 import gradients_pb2, gradients_pb2_grpc, tensors_pb2
 
 G = "aaaaaaaaaaaa"
@@ -222,6 +230,28 @@ def test_a_message_beyond_the_limit_travels_in_frames_and_the_others_do_not(
         request = ExchangeRequest(job.generation, "chief", 1, 0, 0, None, False, wanted, False)
         assert len(exchange(shard, request).rows["table"]) == rows
     assert shard._memory.segment.request.segment.size <= 1 << 20
+
+
+def test_arrays_may_be_made_where_the_bulk_has_them() -> None:
+    descriptor = create_descriptor(4 * PAGE)
+    room = Room(Segment(1, descriptor), PAGE, 2 * PAGE)
+    os.close(descriptor)
+    allocate = RoomAllocator(room)
+    shapes = [(3,), (0, 4), (5, 2), ()]
+    made = {f"v{i}": allocate(shape, np.dtype("float32")) for i, shape in enumerate(shapes)}
+    for number, array in enumerate(made.values(), 1):
+        array[...] = number
+    too_large = allocate((PAGE,), np.dtype("float32"))
+    assert too_large.base is None  # elsewhere: there is no such room
+    for dense in (made, {name: array.copy() for name, array in made.items()}):
+        frames = codec.encode_reply(ExchangeReply(G, 0, Outcome.NONE, dense=dense), room)
+        incoming = codec.open_reply(next(frames), frames, "ps:0")
+        assert not len(incoming.piece)
+        bulk = room.bytes(incoming.header.bulk_region.length_bytes)
+        layout = lay_out(incoming.header.tensors, PAGE, "ps:0")
+        for number, (_, _, array) in enumerate(layout.arrays(bulk), 1):
+            assert (array == number).all()
+        room.bytes(2 * PAGE)[:] = 0 if dense is made else 9
 
 
 # ---------------------------------------------------------------- when a side dies
