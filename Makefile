@@ -29,6 +29,7 @@ lint: $(VENV)/with-test,lint
 
 bench: $(VENV)/with-examples
 	$(VENV)/bin/python benchmarks/cluster.py
+	$(VENV)/bin/python benchmarks/transport.py
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -61,9 +61,7 @@ class Task:
         if not colon and kind in (CHIEF, MASTER, EVALUATOR):
             return cls(kind, 0)
         if not kind or not index.isdecimal():
-            raise ConfigError(
-                f"A task name is 'chief', 'evaluator' or like 'worker:1', got {name!r}."
-            )
+            raise ConfigError(f"A task name is 'chief' or like 'worker:1', got {name!r}.")
         return cls(kind, int(index))
 
 

@@ -23,6 +23,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "PSYS_JOB_ID": "a name of this run of the job, the same for all its tasks, new for each run",
     "PSYS_TRACEBACK": "not empty: an error of psys's own is shown with its traceback",
     "PSYS_VERDICT_FILE": "where the job's verdict is also written, for the launcher to read",
+    "PSYS_SHM_DIR": "where containers of one host meet to share memory; none: never share it",
     "NO_COLOR": "not empty: never write colours to the terminal",
     "FORCE_COLOR": "not empty: write colours even where the output is no terminal",
     **dict.fromkeys(THREAD_VARIABLES, "numeric threads; psys run sets it where it is unset"),
@@ -69,6 +70,11 @@ def job_id() -> str:
             f"PSYS_JOB_ID must be at most 64 letters, digits and . _ : -, got {given!r}."
         )
     return given
+
+
+def shared_memory_place() -> str:
+    """Return where containers of one host meet (PSYS_SHM_DIR), "none" to share no memory."""
+    return os.environ.get("PSYS_SHM_DIR", "")
 
 
 def verdict_file() -> str | None:

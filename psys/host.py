@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from psys.attendance import Attendance, LeadLink
 from psys.errors import Fenced, GenerationChanged, ShardTimeout, ShardUnavailable
 from psys.ps.job import Job
-from psys.ps.memory_shard import Caller, Snapshot
+from psys.ps.memory_shard import Caller, Snapshot, prepare
 from psys.ps.messages import (
     CheckpointEntry,
     Directive,
@@ -102,8 +102,18 @@ class NodeHost:
 
     # ------------------------------------------------------------ trainers
 
-    def exchange(self, caller: Caller, request: ExchangeRequest) -> ExchangeReply:
+    def exchange(
+        self,
+        caller: Caller,
+        request: ExchangeRequest,
+        withheld: Callable[[], None] | None = None,
+    ) -> ExchangeReply:
         """Serve a request, waiting as long as the Node withholds the reply.
+
+        Args:
+            caller: who waits for it.
+            request: the request.
+            withheld: called when the Node has taken the request in and does not answer yet.
 
         Raises:
             ShardTimeout: if no reply came within REPLY_LIMIT_SECS.
@@ -116,6 +126,8 @@ class NodeHost:
             self._release(caller)
             self._waiting[caller] = answer
             self._deliver(self._node.exchange(caller, request, time.monotonic()))
+        if withheld is not None and answer.empty():
+            withheld()
         try:
             reply = answer.get(timeout=REPLY_LIMIT_SECS)
         except queue.Empty:
@@ -168,6 +180,7 @@ class NodeHost:
 
     def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
         """Put the shard's slices in place; see ``Shard.load``."""
+        prepare(slices)  # not under the lock: leases are renewed meanwhile
         with self._lock:
             self._deliver(self._node.load(generation, slices, time.monotonic()))
 

@@ -57,6 +57,7 @@ ONLY = {
     "host": {"errors", "arrays", "initializers", "kernels", "ps", "attendance"},
     "attendance": {"errors", "arrays", "initializers", "ps"},
     "rpc": {
+        "environment",
         "errors",
         "arrays",
         "initializers",

@@ -24,6 +24,7 @@ __all__ = [
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
+    "prepare_update",
     "sum_duplicates",
     "to_bfloat16",
     "to_float16",
@@ -34,6 +35,22 @@ __all__ = [
 
 _INT64 = np.dtype(np.int64)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def prepare_update(name: str, dtype: str) -> None:
+    """Compile now what applying an update takes, so that no request has to wait for it.
+
+    Args:
+        name: which update, a key of ``psys.kernels.updates.UPDATES``.
+        dtype: of the variable.
+    """
+    from psys.kernels import floats, rows
+    from psys.kernels.updates import UPDATES
+
+    floats.all_finite_32.prepare(np.dtype(dtype))
+    floats.all_finite_64.prepare(np.dtype(dtype))
+    for one in (UPDATES[name], rows.sum_duplicates):
+        one.prepare(np.dtype(dtype))
 
 
 def update_dense(

@@ -35,6 +35,11 @@ class CompiledOptimizer(Optimizer):
             global_step: what the trainer had read when it computed the gradient.
         """
 
+    def prepare(self, dtype: str) -> None:
+        """Compile now what updates of variables of ``dtype`` take."""
+        if not self._writes_its_own_update() and dtype in ("float32", "float64"):
+            kernels.prepare_update(self.kernel, dtype)
+
     def update(
         self,
         value: Array,

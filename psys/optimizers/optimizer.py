@@ -108,6 +108,9 @@ class Optimizer(ABC):
         resolved.learning_rate = self.rate(global_step)
         return resolved
 
+    def prepare(self, dtype: str) -> None:  # noqa: B027 - numpy needs no preparation
+        """Do what the first update of variables of ``dtype`` would take long for."""
+
     @abstractmethod
     def update(
         self,

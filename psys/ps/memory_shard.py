@@ -144,6 +144,17 @@ class SliceState:
             )
 
 
+def prepare(slices: Sequence[LoadedSlice]) -> None:
+    """Let the optimizers of slices that are about to be loaded get ready; may take seconds."""
+    wanted = {
+        (repr(sorted(one.spec.optimizer.items())), one.spec.dtype): one.spec
+        for one in slices
+        if one.spec.optimizer is not None
+    }
+    for spec in wanted.values():
+        optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)
+
+
 class Fence(NamedTuple):
     """The last push of a task that was applied here; later ones compare as greater."""
 

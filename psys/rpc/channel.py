@@ -17,7 +17,8 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.enable_http_proxy", 0),
     # The defaults back off to minutes; a restarted ps must be found again at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Not a back-off, whatever its name: how long one attempt to connect may take, at least.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
     # A host that vanished without closing its connections is noticed by these.

@@ -1,14 +1,17 @@
-"""The codec: exchanges as frames, and back.
+"""The codec: exchanges as frames, and back; where there is a segment, their bulk lies in it.
 
 It knows nothing of streams beyond an iterator of frames; what is checked before memory is
-allocated: ``psys.rpc.frames``.
+allocated: ``psys.rpc.frames``. Row numbers are copied out of a segment before they are checked;
+values are used in place, so the arrays of a request are good until its reply is sent, and no
+longer: a shard that keeps a gradient for later copies it.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,13 +20,20 @@ from psys.errors import ModelError
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Grant, Outcome
 from psys.rpc.frames import (
     Incoming,
+    Layout,
     Named,
+    bulk_bytes,
     describe,
+    lay_out,
     open_message,
-    read_tensors,
+    read_bulk,
     skip_tensors,
+    write_bulk,
     write_frames,
 )
+from psys.rpc.half_floats import narrow, widen
+from psys.rpc.recycler import Recycler
+from psys.rpc.segment import Room, Segment, TrainerSegment
 from psys.rpc.v1 import gradients_pb2, tensors_pb2
 
 EXCHANGE = "/psys.rpc.v1.Gradients/Exchange"
@@ -34,19 +44,47 @@ _E = TypeVar("_E", bound=enum.Enum)
 IncomingRequest = Incoming[gradients_pb2.ExchangeRequestHeader]
 
 
-def encode_request(request: ExchangeRequest) -> Iterator[bytes]:
-    """Return the frames of a request.
+@dataclass(frozen=True)
+class OutgoingRequest:
+    """A request that was checked and described, and is not written yet.
+
+    Attributes:
+        header: without a word of where its bulk lies.
+        tensors: its arrays, in the order of their bytes.
+        bulk_bytes: their size.
+    """
+
+    header: gradients_pb2.ExchangeRequestHeader
+    tensors: Sequence[Named]
+    bulk_bytes: int
+
+
+def describe_request(
+    request: ExchangeRequest, push_dtype: np.dtype[Any] | None = None
+) -> OutgoingRequest:
+    """Check and describe a request, before anything of it is written.
+
+    Args:
+        request: the request.
+        push_dtype: of the bits that float32 gradients travel as; None for as they are.
 
     Raises:
-        ModelError: if an array has a dtype that does not travel.
+        ModelError: if an array has a dtype that does not travel, or a gradient is beyond the
+            range of ``push_dtype``.
     """
     tensors: list[Named] = []
+
+    def push(name: str, role: Any, values: Array) -> None:
+        if push_dtype is not None and values.dtype == np.float32:
+            values = narrow(values, push_dtype, name)
+        tensors.append((name, role, values))
+
     for name, gradient in (request.push or {}).items():
         if isinstance(gradient, IndexedSlices):
             tensors.append((name, tensors_pb2.TENSOR_ROLE_INDICES, gradient.indices))
-            tensors.append((name, tensors_pb2.TENSOR_ROLE_VALUES, gradient.values))
+            push(name, tensors_pb2.TENSOR_ROLE_VALUES, gradient.values)
         else:
-            tensors.append((name, tensors_pb2.TENSOR_ROLE_GRADIENT, gradient))
+            push(name, tensors_pb2.TENSOR_ROLE_GRADIENT, gradient)
     for name, rows in request.pull_rows.items():
         tensors.append((name, tensors_pb2.TENSOR_ROLE_PULL, rows))
     header = gradients_pb2.ExchangeRequestHeader(
@@ -63,7 +101,39 @@ def encode_request(request: ExchangeRequest) -> Iterator[bytes]:
         examples=request.examples,
         tensors=describe(tensors),
     )
-    return write_frames(header, tensors)
+    return OutgoingRequest(header, tensors, bulk_bytes(tensors))
+
+
+def encode_request(
+    request: ExchangeRequest, push_dtype: np.dtype[Any] | None = None
+) -> Iterator[bytes]:
+    """Return the frames of a request, its bulk in them.
+
+    Raises:
+        ModelError: as ``describe_request``.
+    """
+    outgoing = describe_request(request, push_dtype)
+    return write_frames(outgoing.header, outgoing.tensors)
+
+
+def write_request(
+    outgoing: OutgoingRequest, memory: TrainerSegment | None, reply_room: Room | None
+) -> Iterator[bytes]:
+    """Return the frames of a request.
+
+    Args:
+        outgoing: the request.
+        memory: takes its bulk, if it fits; None for frames.
+        reply_room: where the reply's bulk may lie; None for frames.
+    """
+    header = outgoing.header
+    if reply_room is not None:
+        header.reply_region.CopyFrom(reply_room.region(reply_room.size))
+    if memory is None or not 0 < outgoing.bulk_bytes <= memory.request.size:
+        return write_frames(header, outgoing.tensors)
+    write_bulk(outgoing.tensors, memory.request.bytes(outgoing.bulk_bytes))
+    header.bulk_region.CopyFrom(memory.request.region(outgoing.bulk_bytes))
+    return write_frames(header, ())
 
 
 def open_request(first: bytes, rest: Iterator[bytes]) -> IncomingRequest:
@@ -81,21 +151,64 @@ def skip_request(incoming: IncomingRequest) -> None:
     Raises:
         ModelError: if it is not well formed.
     """
+    if incoming.header.HasField("bulk_region"):
+        return
     skip_tensors(incoming, incoming.header.tensors, incoming.header.task or "A client")
 
 
-def decode_request(incoming: IncomingRequest, limit_bytes: int) -> ExchangeRequest:
-    """Read the bulk of a request; return the request.
+def find_reply_room(incoming: IncomingRequest, segment: Segment | None) -> Room | None:
+    """Return where a request wants its reply to lie, None for frames.
 
     Raises:
-        ModelError: if it is not well formed, or larger than ``limit_bytes``.
+        ModelError: if that is no part of ``segment``.
+    """
+    header = incoming.header
+    if not header.HasField("reply_region"):
+        return None
+    return _room(header.reply_region, segment, header.task or "A client")
+
+
+def _room(region: tensors_pb2.MemoryRegion, segment: Segment | None, peer: str) -> Room:
+    if segment is None:
+        raise ModelError(f"{peer} names shared memory on a stream that has none.")
+    return segment.room(region, peer)
+
+
+def request_bytes(incoming: IncomingRequest, limit_bytes: int) -> int:
+    """Return how many bytes of arrays a request has.
+
+    Raises:
+        ModelError: if it is larger than ``limit_bytes``, or not well formed.
+    """
+    header = incoming.header
+    return lay_out(header.tensors, limit_bytes, header.task or "A client").size
+
+
+def decode_request(
+    incoming: IncomingRequest,
+    limit_bytes: int,
+    segment: Segment | None = None,
+    recycler: Recycler | None = None,
+) -> ExchangeRequest:
+    """Read the bulk of a request; return the request.
+
+    Args:
+        incoming: the request.
+        limit_bytes: refuse more than this before anything is allocated.
+        segment: what its stream shares with the client, None for nothing.
+        recycler: lends memory for what comes in frames; None for new memory.
+
+    Raises:
+        ModelError: if it is not well formed, or too large.
     """
     header = incoming.header
     peer = header.task or "A client"
     push: dict[str, Gradient] = {}
     pull: dict[str, Array] = {}
     indices: tuple[str, Array] | None = None
-    for name, role, array in read_tensors(incoming, header.tensors, limit_bytes, peer):
+    layout = lay_out(header.tensors, limit_bytes, peer)
+    bulk = _bulk(incoming, layout, segment, recycler, peer)
+    for name, role, array in layout.arrays(bulk):
         if (indices is None) is (role == tensors_pb2.TENSOR_ROLE_VALUES):
             raise ModelError(f"{peer} sent {name!r}: INDICES and VALUES come in pairs.")
         if role == tensors_pb2.TENSOR_ROLE_INDICES:
@@ -104,10 +217,10 @@ def decode_request(incoming: IncomingRequest, limit_bytes: int) -> ExchangeReque
             assert indices is not None
             if indices[0] != name:
                 raise ModelError(f"{peer} sent INDICES of {indices[0]!r}, VALUES of {name!r}.")
-            _put(push, name, IndexedSlices(indices[1], array), peer)
+            _put(push, name, IndexedSlices(indices[1], widen(array)), peer)
             indices = None
         elif role == tensors_pb2.TENSOR_ROLE_GRADIENT:
-            _put(push, name, array, peer)
+            _put(push, name, widen(array), peer)
         elif role == tensors_pb2.TENSOR_ROLE_PULL:
             _put(pull, name, _row_numbers(array, name, peer), peer)
         else:
@@ -132,13 +245,35 @@ def decode_request(incoming: IncomingRequest, limit_bytes: int) -> ExchangeReque
     )
 
 
+def _bulk(
+    incoming: IncomingRequest,
+    layout: Layout,
+    segment: Segment | None,
+    recycler: Recycler | None,
+    peer: str,
+) -> Array:
+    """Return a request's bulk: what its frames bring, or the part of the segment it names."""
+    if not incoming.header.HasField("bulk_region"):
+        bulk = np.empty(layout.size, np.uint8) if recycler is None else recycler.lend(layout.size)
+        read_bulk(incoming, bulk, peer)
+        return bulk
+    room = _room(incoming.header.bulk_region, segment, peer)
+    if room.size != layout.size or len(incoming.piece):
+        raise ModelError(
+            f"{peer} announced {layout.size:,} bytes; it put {room.size:,} into shared memory and "
+            f"{len(incoming.piece):,} into a frame."
+        )
+    return room.bytes(room.size)
+
+
 def _row_numbers(array: Array, name: str, peer: str) -> Array:
     if array.dtype != np.int64 or array.ndim != 1:
         raise ModelError(
             f"{peer} sent row numbers of {name!r} as {array.dtype} {array.shape}; "
             "expected int64 [n]."
         )
-    return array
+    # Whatever the client does to a segment, what was checked is what is used.
+    return array.copy()
 
 
 _V = TypeVar("_V")
@@ -150,8 +285,18 @@ def _put(into: dict[str, _V], name: str, value: _V, peer: str) -> None:
     into[name] = value
 
 
-def encode_reply(reply: ExchangeReply) -> Iterator[bytes]:
-    """Return the frames of a reply."""
+def encode_reply(
+    reply: ExchangeReply,
+    room: Room | None = None,
+    offer: gradients_pb2.SharedMemoryOffer | None = None,
+) -> Iterator[bytes]:
+    """Return the frames of a reply.
+
+    Args:
+        reply: the reply.
+        room: takes its bulk, if it fits; None for frames.
+        offer: how the client gets a segment, in the first reply of a stream.
+    """
     tensors: Sequence[Named] = [
         *((name, tensors_pb2.TENSOR_ROLE_DENSE, array) for name, array in reply.dense.items()),
         *((name, tensors_pb2.TENSOR_ROLE_ROWS, array) for name, array in reply.rows.items()),
@@ -169,22 +314,65 @@ def encode_reply(reply: ExchangeReply) -> Iterator[bytes]:
         grant=reply.grant.value + 1,  # type: ignore[arg-type]
         waiting_for=reply.waiting_for,
         tensors=describe(tensors),
+        shared_memory=offer,
     )
-    return write_frames(header, tensors)
+    size = bulk_bytes(tensors)
+    if room is None or not 0 < size <= room.size:
+        return write_frames(header, tensors)
+    write_bulk(tensors, room.bytes(size))
+    header.bulk_region.CopyFrom(room.region(size))
+    return write_frames(header, ())
 
 
-def decode_reply(first: bytes, rest: Iterator[bytes], limit_bytes: int, peer: str) -> ExchangeReply:
-    """Return the reply that begins with the frame ``first``.
+IncomingReply = Incoming[gradients_pb2.ExchangeResponseHeader]
+
+
+def open_reply(first: bytes, rest: Iterator[bytes], peer: str) -> IncomingReply:
+    """Return the reply that begins with the frame ``first``; its bulk is still to be read.
 
     Raises:
-        ModelError: if it is not well formed, or larger than ``limit_bytes``.
+        ModelError: if that is not the first frame of a reply.
     """
-    incoming = open_message(first, rest, gradients_pb2.ExchangeResponseHeader, peer)
+    return open_message(first, rest, gradients_pb2.ExchangeResponseHeader, peer)
+
+
+def decode_reply(
+    incoming: IncomingReply,
+    limit_bytes: int,
+    peer: str,
+    memory: TrainerSegment | None = None,
+    reply_room: Room | None = None,
+) -> ExchangeReply:
+    """Read the bulk of a reply; return the reply.
+
+    Args:
+        incoming: the reply.
+        limit_bytes: refuse more than this before anything is allocated.
+        peer: who sent it, for messages.
+        memory: the stream's segment, None for none. A reply that lies in it is not copied out:
+            its arrays are views, and what they show does not change while they are held.
+        reply_room: where in it the reply was asked for.
+
+    Raises:
+        ModelError: if it is not well formed, or too large.
+    """
     header = incoming.header
+    layout = lay_out(header.tensors, limit_bytes, peer)
+    if header.HasField("bulk_region"):
+        if memory is None or len(incoming.piece):
+            raise ModelError(f"{peer} put its reply where it was not asked for.")
+        bulk = memory.read_reply(header.bulk_region, reply_room, peer)
+        if len(bulk) != layout.size:
+            raise ModelError(
+                f"{peer} announced {layout.size:,} bytes and put {len(bulk):,} into shared memory."
+            )
+    else:
+        bulk = np.empty(layout.size, np.uint8)
+        read_bulk(incoming, bulk, peer)
     dense: dict[str, Array] = {}
     rows: dict[str, Array] = {}
     parts = {tensors_pb2.TENSOR_ROLE_DENSE: dense, tensors_pb2.TENSOR_ROLE_ROWS: rows}
-    for name, role, array in read_tensors(incoming, header.tensors, limit_bytes, peer):
+    for name, role, array in layout.arrays(bulk):
         if role not in parts:
             raise ModelError(f"{peer} sent {name!r} in a role ({role}) no reply has.")
         _put(parts[role], name, array, peer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 
 from psys.arrays import DTYPES, Array
 from psys.errors import ModelError
+from psys.rpc.half_floats import BFLOAT16, FLOAT16
 from psys.rpc.v1 import tensors_pb2
 
 FRAME_BYTES = 1 << 20
@@ -39,6 +41,8 @@ _DTYPE_CODES: dict[Any, Any] = {
     np.dtype("float64"): tensors_pb2.DATA_TYPE_FLOAT64,
     np.dtype("int32"): tensors_pb2.DATA_TYPE_INT32,
     np.dtype("int64"): tensors_pb2.DATA_TYPE_INT64,
+    FLOAT16: tensors_pb2.DATA_TYPE_FLOAT16,
+    BFLOAT16: tensors_pb2.DATA_TYPE_BFLOAT16,
 }
 _DTYPES: dict[int, np.dtype[Any]] = {code: dtype for dtype, code in _DTYPE_CODES.items()}
 
@@ -95,9 +99,15 @@ def describe(tensors: Iterable[Named]) -> list[tensors_pb2.Tensor]:
 
 
 def write_frames(header: Message, tensors: Sequence[Named]) -> Iterator[bytes]:
-    """Yield a message's frames: the header with the first piece, then the other pieces."""
+    """Yield a message's frames: the header with the first piece, then the other pieces.
+
+    The header of a message of several pieces goes ahead: its receiver may let the rest wait.
+    """
     encoded = header.SerializeToString()
     prefix = bytes([_HEADER_TAG]) + _varint(len(encoded)) + encoded
+    if bulk_bytes(tensors) > FRAME_BYTES:
+        yield prefix
+        prefix = b""
     for size, parts in _pieces(tensors):
         yield b"".join((prefix, bytes([_BULK_TAG]), _varint(size), *parts))
         prefix = b""
@@ -164,6 +174,79 @@ def open_message(first: bytes, rest: Iterator[bytes], kind: type[H], peer: str) 
         raise ModelError(f"{peer} sent a header that is not a {kind.__name__}.") from error
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where each tensor of a message lies in its bulk; checked, nothing allocated yet.
+
+    Attributes:
+        size: of the bulk, in bytes.
+        places: name, role, dtype, shape, and the bytes ``[start, stop)`` of each tensor.
+    """
+
+    size: int
+    places: Sequence[tuple[str, Any, np.dtype[Any], tuple[int, ...], int, int]]
+
+    def arrays(self, bulk: Array) -> list[Named]:
+        """Return the tensors as views of a bulk, which has ``[size]`` bytes."""
+        return [
+            (name, role, bulk[start:stop].view(dtype).reshape(shape))
+            for name, role, dtype, shape, start, stop in self.places
+        ]
+
+
+def lay_out(tensors: Sequence[Any], limit_bytes: int, peer: str) -> Layout:
+    """Return where tensors lie that a peer described in a header.
+
+    Raises:
+        ModelError: if they are too large together, or one has an unknown dtype or an absurd shape.
+    """
+    places = []
+    total = 0
+    for tensor in tensors:
+        dtype = dtype_of(tensor.dtype, tensor.name, peer)
+        shape = tuple(tensor.shape)
+        size = check_shape(shape, dtype, tensor.name, peer)
+        places.append((tensor.name, tensor.role, dtype, shape, total, total + size))
+        total += size + -size % ALIGNMENT
+        if total > limit_bytes:
+            raise ModelError(
+                f"{peer} announced {total:,} bytes or more; at most {limit_bytes:,} fit here."
+            )
+    return Layout(total, places)
+
+
+def bulk_bytes(tensors: Iterable[Named]) -> int:
+    """Return the size of the bulk of a message with these tensors."""
+    return sum(array.nbytes + -array.nbytes % ALIGNMENT for _, _, array in tensors)
+
+
+def write_bulk(tensors: Iterable[Named], bulk: Array) -> None:
+    """Copy tensors into a bulk of ``bulk_bytes``, but for those that lie in their place already."""
+    at = 0
+    base = _address(bulk)
+    for _, _, array in tensors:
+        size = array.nbytes
+        if size and not (_address(array) == base + at and array.flags.c_contiguous):
+            np.copyto(bulk[at : at + size].view(array.dtype).reshape(array.shape), array)
+        at += size + -size % ALIGNMENT
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def read_bulk(incoming: Incoming[Any], bulk: Array, peer: str) -> None:
+    """Collect a message's pieces into ``bulk``, which has as many bytes as were announced.
+
+    Raises:
+        ModelError: if it has more or fewer bytes.
+    """
+    filled = 0
+    for piece in _own_pieces(incoming, len(bulk), peer):
+        bulk[filled : filled + len(piece)] = piece
+        filled += len(piece)
+
+
 def read_tensors(
     incoming: Incoming[Any], tensors: Sequence[Any], limit_bytes: int, peer: str
 ) -> list[Named]:
@@ -179,27 +262,10 @@ def read_tensors(
         ModelError: if it is too large, of an unknown dtype, or has more or fewer bytes than
             announced.
     """
-    layout = []
-    total = 0
-    for tensor in tensors:
-        dtype = dtype_of(tensor.dtype, tensor.name, peer)
-        shape = tuple(tensor.shape)
-        size = check_shape(shape, dtype, tensor.name, peer)
-        layout.append((tensor.name, tensor.role, dtype, shape, total, size))
-        total += size + -size % ALIGNMENT
-        if total > limit_bytes:
-            raise ModelError(
-                f"{peer} announced {total:,} bytes or more; at most {limit_bytes:,} fit here."
-            )
-    buffer = np.empty(total, np.uint8)
-    filled = 0
-    for piece in _own_pieces(incoming, total, peer):
-        buffer[filled : filled + len(piece)] = piece
-        filled += len(piece)
-    return [
-        (name, role, buffer[offset : offset + size].view(dtype).reshape(shape))
-        for name, role, dtype, shape, offset, size in layout
-    ]
+    layout = lay_out(tensors, limit_bytes, peer)
+    bulk = np.empty(layout.size, np.uint8)
+    read_bulk(incoming, bulk, peer)
+    return layout.arrays(bulk)
 
 
 def skip_tensors(incoming: Incoming[Any], tensors: Sequence[Any], peer: str) -> None:
@@ -208,12 +274,8 @@ def skip_tensors(incoming: Incoming[Any], tensors: Sequence[Any], peer: str) -> 
     Raises:
         ModelError: as ``read_tensors``, but for the limit.
     """
-    total = 0
-    for tensor in tensors:
-        dtype = dtype_of(tensor.dtype, tensor.name, peer)
-        size = check_shape(tuple(tensor.shape), dtype, tensor.name, peer)
-        total += size + -size % ALIGNMENT
-    for _ in _own_pieces(incoming, total, peer):
+    layout = lay_out(tensors, sys.maxsize, peer)
+    for _ in _own_pieces(incoming, layout.size, peer):
         pass
 
 

@@ -1,7 +1,8 @@
 """RemoteShard: the shard of another process, over one kept-open stream.
 
 One stream per trainer and ps carries every exchange in order; it is opened when first
-needed and again after it broke. Trying again is the caller's business.
+needed and again after it broke. Trying again is the caller's business. Where the ps can hand
+over shared memory, large bulk lies there and the stream carries the rest; nobody above knows.
 """
 
 from __future__ import annotations
@@ -12,16 +13,22 @@ from typing import Any
 
 import grpc
 
+from psys import environment
 from psys.errors import ModelError, ShardUnavailable
 from psys.ps.messages import ExchangeReply, ExchangeRequest
 from psys.ps.shard import LoadedSlice, Shard
 from psys.rpc import codec, load_codec
 from psys.rpc.channel import metadata, open_channel
 from psys.rpc.frames import memory_bytes
+from psys.rpc.half_floats import check_push_dtype
+from psys.rpc.segment import Room
 from psys.rpc.status import error_of
+from psys.rpc.stream_memory import StreamMemory
 from psys.rpc.v1 import checkpoints_pb2, checkpoints_pb2_grpc
 
 LOAD_LIMIT_SECS = 600.0
+LOAD_LEAST_BYTES_PER_SEC = 10_000_000
+"""So much longer than LOAD_LIMIT_SECS a large load may take."""
 FILE_LIMIT_SECS = 30.0
 
 _Frames = Iterator[bytes]
@@ -30,14 +37,28 @@ _Frames = Iterator[bytes]
 class RemoteShard(Shard):
     """One ps, seen from a trainer."""
 
-    def __init__(self, index: int, address: str, token: str | None = None) -> None:
+    def __init__(
+        self,
+        index: int,
+        address: str,
+        token: str | None = None,
+        push_dtype: str | None = None,
+    ) -> None:
         """Prepare; the connection is made when first used.
 
         Args:
             index: of the shard.
             address: ``host:port`` of its ps.
             token: the job's token, where there is one.
+            push_dtype: ``"float16"`` or ``"bfloat16"``: what float32 gradients travel as; None
+                for as they are. Values that are pulled keep their dtype.
+
+        Raises:
+            ConfigError: if there is no such ``push_dtype``.
         """
+        self._push_dtype = check_push_dtype(push_dtype)
+        self._memory = StreamMemory(f"ps:{index}", environment.shared_memory_place())
+        self._reply_room: Room | None = None
         self._peer = f"ps:{index} ({address})"
         self._metadata = metadata(token)
         self._channel = open_channel(address)
@@ -55,7 +76,7 @@ class RemoteShard(Shard):
         try:
             load(
                 load_codec.encode_load(generation, member, slices),
-                timeout=LOAD_LIMIT_SECS,
+                timeout=LOAD_LIMIT_SECS + _load_bytes(slices) / LOAD_LEAST_BYTES_PER_SEC,
                 metadata=self._metadata,
             )
         except grpc.RpcError as failure:
@@ -93,7 +114,7 @@ class RemoteShard(Shard):
         Raises:
             ModelError: if an array has a dtype that does not travel.
         """
-        frames = codec.encode_request(request)
+        outgoing = codec.describe_request(request, self._push_dtype)
         if self._awaited:
             # The answer to the request before is still on its way: it must not answer this one.
             self._drop()
@@ -103,7 +124,9 @@ class RemoteShard(Shard):
             self._call = exchange(_frames_from(self._outbox), metadata=self._metadata)
         assert self._outbox is not None
         self._awaited = True
-        self._outbox.put(frames)
+        memory = self._memory.for_request(outgoing.bulk_bytes)
+        self._reply_room = self._memory.reply_room()
+        self._outbox.put(codec.write_request(outgoing, memory, self._reply_room))
 
     def finish_exchange(self) -> ExchangeReply:
         """Return the answer to the request begun last; see ``Shard.finish_exchange``.
@@ -115,7 +138,10 @@ class RemoteShard(Shard):
         if call is None:
             raise ShardUnavailable(f"{self._peer}: the connection broke.")
         try:
-            reply = codec.decode_reply(next(call), call, self.reply_limit_bytes, self._peer)
+            incoming = codec.open_reply(next(call), call, self._peer)
+            memory, room = self._memory.segment, self._reply_room
+            reply = codec.decode_reply(incoming, self.reply_limit_bytes, self._peer, memory, room)
+            self._memory.note_reply(incoming.header, reply)
         except StopIteration:
             self._drop()
             raise ShardUnavailable(f"{self._peer} closed the connection.") from None
@@ -142,10 +168,21 @@ class RemoteShard(Shard):
     def _drop(self) -> None:
         outbox, call = self._outbox, self._call
         self._outbox, self._call, self._awaited = None, None, False
+        # The ps may still be writing into it: nothing of a broken stream is used again.
+        self._memory.forget()
+        self._reply_room = None
         if outbox is not None:
             outbox.put(None)
         if call is not None:
             call.cancel()
+
+
+def _load_bytes(slices: Sequence[LoadedSlice]) -> int:
+    """Return the size of what a load puts in place, whether it is sent or made there."""
+    return sum(
+        one.spec.nbytes // max(one.spec.rows, 1) * (one.stop - one.start) * (1 + len(one.slots))
+        for one in slices
+    )
 
 
 def _frames_from(outbox: queue.SimpleQueue[_Frames | None]) -> _Frames:

@@ -13,10 +13,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from psys import environment
 from psys.checkpoint.storage import Storage
 from psys.errors import ConfigError
 from psys.host import NodeHost
 from psys.rpc.channel import MESSAGE_LIMIT_BYTES, TOKEN_KEY
+from psys.rpc.handover import Handover
+from psys.rpc.in_flight import IN_FLIGHT_LIMIT_BYTES, InFlight
 from psys.rpc.servicers import CheckpointsServicer, ClusterServicer, add_shard_services
 from psys.rpc.v1 import checkpoints_pb2_grpc, cluster_pb2_grpc
 
@@ -33,6 +36,8 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # Otherwise each stream takes in megabytes ahead of being read: the opposite of pushing back.
+    ("grpc.http2.bdp_probe", 0),
 )
 STREAMS_PER_TASK = 4
 RESERVE = 16
@@ -81,7 +86,13 @@ class Server:
     """Serves one host's shard, and its lead if it has one, on one address."""
 
     def __init__(
-        self, host: NodeHost, storage: Storage, address: str, tasks: int, token: str | None
+        self,
+        host: NodeHost,
+        storage: Storage,
+        address: str,
+        tasks: int,
+        token: str | None,
+        in_flight_limit_bytes: int = IN_FLIGHT_LIMIT_BYTES,
     ) -> None:
         """Bind and start.
 
@@ -92,10 +103,12 @@ class Server:
             tasks: how many tasks are listed, for the size of the thread pool: a call that
                 waits must never hold a thread another needs.
             token: the job's token, where there is one.
+            in_flight_limit_bytes: of requests taken in at once.
 
         Raises:
             ConfigError: if the address cannot be bound.
         """
+        _check_free(address)
         threads = STREAMS_PER_TASK * tasks + RESERVE
         self._server = grpc.server(
             ThreadPoolExecutor(threads, "psys-rpc"),
@@ -104,7 +117,8 @@ class Server:
             # One more than there are threads would wait unseen; so it is refused, and tries again.
             maximum_concurrent_rpcs=threads,
         )
-        add_shard_services(host, self._server)
+        self._handover = Handover(environment.shared_memory_place())
+        add_shard_services(host, self._server, self._handover, InFlight(in_flight_limit_bytes))
         checkpoints_pb2_grpc.add_CheckpointsServicer_to_server(
             CheckpointsServicer(host, storage), self._server
         )
@@ -112,7 +126,6 @@ class Server:
             cluster_pb2_grpc.add_ClusterServicer_to_server(ClusterServicer(host), self._server)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        _check_free(address)
         try:
             self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -129,6 +142,7 @@ class Server:
         """Stop serving; calls under way have ``grace_secs`` to end."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_secs).wait()
+        self._handover.close()
 
 
 def _check_free(address: str) -> None:

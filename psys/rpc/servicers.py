@@ -26,6 +26,9 @@ from psys.ps.node import Node
 from psys.ps.roster import Instance
 from psys.rpc import codec, load_codec, wire
 from psys.rpc.frames import FRAME_BYTES
+from psys.rpc.handover import Handover, Ticket
+from psys.rpc.in_flight import InFlight
+from psys.rpc.recycler import Recycler
 from psys.rpc.status import errors_to_status
 from psys.rpc.v1 import (
     checkpoints_pb2,
@@ -34,6 +37,7 @@ from psys.rpc.v1 import (
     cluster_pb2_grpc,
     shard_pb2,
 )
+from psys.rpc.v1.gradients_pb2 import SharedMemoryOffer
 
 KEEP_ALIVE_SECS = 5.0
 
@@ -41,23 +45,36 @@ KEEP_ALIVE_SECS = 5.0
 class GradientsServicer:
     """Exchanges of trainers with this process's shard, as the bytes of their frames."""
 
-    def __init__(self, host: NodeHost) -> None:
+    def __init__(self, host: NodeHost, handover: Handover, in_flight: InFlight) -> None:
         self._host = host
+        self._handover = handover
+        self._in_flight = in_flight
+        self._recycler = Recycler(in_flight.limit_bytes)
 
     def exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Serve one trainer, request by request."""
         caller = object()
         # At once, even while its exchange waits: a waiting push of a broken stream is not kept.
         context.add_callback(lambda: self._host.forget(caller))
-        try:
-            for first in frames:
-                with errors_to_status(context):
-                    replies = self._answer(caller, first, frames)
-                yield from replies
-        finally:
-            self._host.forget(caller)
+        with self._handover.stream() as ticket:
+            offer = None if ticket is None else ticket.offer()
+            try:
+                for first in frames:
+                    with errors_to_status(context):
+                        replies = self._answer(caller, first, frames, ticket, offer)
+                    yield from replies
+                    offer = None
+            finally:
+                self._host.forget(caller)
 
-    def _answer(self, caller: object, first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    def _answer(
+        self,
+        caller: object,
+        first: bytes,
+        rest: Iterator[bytes],
+        ticket: Ticket | None,
+        offer: SharedMemoryOffer | None,
+    ) -> Iterator[bytes]:
         incoming = codec.open_request(first, rest)
         limit_bytes = self._host.request_limit_bytes(incoming.header.generation)
         if limit_bytes is None:
@@ -65,8 +82,12 @@ class GradientsServicer:
             return codec.encode_reply(
                 ExchangeReply("", incoming.header.sequence, Outcome.GENERATION_CHANGED)
             )
-        request = codec.decode_request(incoming, limit_bytes)
-        return codec.encode_reply(self._host.exchange(caller, request))
+        segment = None if ticket is None else ticket.segment
+        room = codec.find_reply_room(incoming, segment)
+        with self._in_flight.enter(codec.request_bytes(incoming, limit_bytes)) as entry:
+            request = codec.decode_request(incoming, limit_bytes, segment, self._recycler)
+            reply = self._host.exchange(caller, request, entry.release)
+        return codec.encode_reply(reply, room, offer)
 
 
 class ShardsServicer:
@@ -83,9 +104,12 @@ class ShardsServicer:
         return shard_pb2.LoadSlicesResponse().SerializeToString()
 
 
-def add_shard_services(host: NodeHost, server: grpc.Server) -> None:
+def add_shard_services(
+    host: NodeHost, server: grpc.Server, handover: Handover, in_flight: InFlight
+) -> None:
     """Let ``server`` answer the calls whose frames are taken apart by ``psys.rpc.frames``."""
-    exchange = grpc.stream_stream_rpc_method_handler(GradientsServicer(host).exchange)
+    gradients = GradientsServicer(host, handover, in_flight)
+    exchange = grpc.stream_stream_rpc_method_handler(gradients.exchange)
     load_slices = grpc.stream_unary_rpc_method_handler(ShardsServicer(host).load_slices)
     for path, handler in ((codec.EXCHANGE, exchange), (load_codec.LOAD_SLICES, load_slices)):
         _, service, method = path.split("/")

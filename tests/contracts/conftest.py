@@ -14,6 +14,7 @@ from psys.host import LocalLink, LocalShard, NodeHost, new_id
 from psys.ps.job import Job
 from psys.ps.messages import Report, ShardFile
 from psys.ps.shard import Shard
+from psys.rpc import stream_memory
 from psys.rpc.remote_cluster import RemoteLink
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
@@ -57,9 +58,14 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
-@pytest.fixture(params=["local", "remote"])
-def connect(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Connect]:
-    """Make clients of a host's shard, of the one kind and of the other."""
+@pytest.fixture(params=["local", "gRPC", "shared memory"])
+def connect(
+    request: pytest.FixtureRequest, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Connect]:
+    """Make clients of a host's shard, of each kind."""
+    monkeypatch.setenv("PSYS_SHM_DIR", "none" if request.param == "gRPC" else "")
+    # However small: every array of these tests goes through the segment.
+    monkeypatch.setattr(stream_memory, "INLINE_BYTES", 0)
     with contextlib.ExitStack() as stack:
 
         def make(host: NodeHost) -> Shard:

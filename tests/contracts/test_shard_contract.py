@@ -1,4 +1,4 @@
-"""What every Shard promises: in this process (LocalShard) and over gRPC (RemoteShard)."""
+"""What every Shard promises: in this process (LocalShard), over gRPC and through shared memory."""
 
 from __future__ import annotations
 
@@ -245,6 +245,26 @@ def test_what_was_pulled_is_the_clients_own(shard: Shard) -> None:
     again = exchange(shard, ask(pull_dense=True, pull_rows={"table": rows(0)}))
     assert again.dense["kernel"].max() == 1
     np.testing.assert_array_equal(again.rows["table"], TABLE_ROWS[[0]])
+
+
+def test_what_was_pulled_never_changes_while_it_is_held(shard: Shard) -> None:
+    held = []
+    for step in range(1, 8):
+        gradients = {"kernel": ones(4, 3), "table": IndexedSlices(rows(1), ones(1, 2))}
+        request = push(step, gradients, pull_dense=True, pull_rows={"table": rows(0, 1)})
+        held.append(exchange(shard, request))
+    for step, reply in enumerate(held, 1):
+        np.testing.assert_array_equal(reply.dense["kernel"], (1 - step) * ones(4, 3))
+        np.testing.assert_array_equal(reply.rows["table"][1], TABLE_ROWS[1] - step)
+
+
+def test_a_gradient_may_change_once_its_exchange_is_done(shard: Shard) -> None:
+    gradient = ones(4, 3)
+    for step in (1, 2, 3):
+        exchange(shard, push(step, {"kernel": gradient}))
+        gradient += 1
+    reply = exchange(shard, ask(sequence=3, pull_dense=True))
+    np.testing.assert_array_equal(reply.dense["kernel"], 1 - (1 + 2 + 3) * ones(4, 3))
 
 
 def test_staleness_counts_the_pushes_since_the_base_version(shard: Shard) -> None:

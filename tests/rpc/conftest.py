@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -110,10 +111,15 @@ def small_ps() -> Iterator[Callable[..., SmallPs]]:
     """Start ``small_ps.py``; return when it serves."""
     started: list[SmallPs] = []
 
-    def start(generation: str = "", address: str = "") -> SmallPs:
+    def start(
+        generation: str = "", address: str = "", rows: int = 3, **environment: str
+    ) -> SmallPs:
         address = address or free_address()
-        command = [sys.executable, SMALL_PS, address, *([generation] if generation else [])]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, SMALL_PS, address]
+        command += [generation, str(rows)] if generation else []
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        )
         started.append(SmallPs(address, process))
         assert process.stdout is not None
         assert process.stdout.readline() == "serving\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,10 @@ def decode(frames: list[bytes]) -> ExchangeRequest:
     return codec.decode_request(codec.open_request(next(rest), rest), LIMIT)
 
 
+def decode_reply(frames: Iterator[bytes]) -> ExchangeReply:
+    return codec.decode_reply(codec.open_reply(next(frames), frames, "ps:0"), LIMIT, "ps:0")
+
+
 @given(REQUESTS)
 @settings(deadline=None)
 def test_any_request_survives(request: ExchangeRequest) -> None:
@@ -84,8 +89,7 @@ def test_any_request_survives(request: ExchangeRequest) -> None:
 @given(REPLIES)
 @settings(deadline=None)
 def test_any_reply_survives(reply: ExchangeReply) -> None:
-    frames = codec.encode_reply(reply)
-    found = codec.decode_reply(next(frames), frames, LIMIT, "ps:0")
+    found = decode_reply(codec.encode_reply(reply))
     assert plain(vars(found)) == plain(vars(reply))
 
 
@@ -96,7 +100,7 @@ def test_no_push_and_an_empty_push_are_told_apart() -> None:
 
 def test_a_base_version_from_the_future_does_not_break_the_stream() -> None:
     frames = codec.encode_reply(ExchangeReply("g", 1, Outcome.APPLIED, staleness=-5))
-    assert codec.decode_reply(next(frames), frames, LIMIT, "ps:0").staleness == 0
+    assert decode_reply(frames).staleness == 0
 
 
 # ---------------------------------------------------------------- roles
@@ -171,7 +175,7 @@ def test_a_reply_of_a_later_version_is_refused_in_words(field: str, number: int)
     header = gradients_pb2.ExchangeResponseHeader(**numbers)
     frame = gradients_pb2.ExchangeResponse(header=header).SerializeToString()
     with pytest.raises(ModelError, match=f"ps:0 sent an unknown {field}"):
-        codec.decode_reply(frame, iter(()), LIMIT, "ps:0")
+        decode_reply(iter([frame]))
 
 
 def test_a_reply_in_the_role_of_a_request_is_refused() -> None:
@@ -186,4 +190,4 @@ def test_a_reply_in_the_role_of_a_request_is_refused() -> None:
     )
     frame = gradients_pb2.ExchangeResponse(header=header, bulk=bytes(8)).SerializeToString()
     with pytest.raises(ModelError, match="no reply has"):
-        codec.decode_reply(frame, iter(()), LIMIT, "ps:0")
+        decode_reply(iter([frame]))

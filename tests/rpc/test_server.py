@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import grpc
 import numpy as np
 import pytest
 
+from psys.arrays import VariableSpec
 from psys.attendance import Attendance
 from psys.checkpoint.storage import MemoryStorage
 from psys.errors import ConfigError
+from psys.initializers import Constant
+from psys.optimizers import GradientDescentOptimizer
 from psys.ps.messages import CheckpointEntry, ExchangeRequest, Report
 from psys.rpc import health, remote_catalog, remote_cluster
 from psys.rpc.channel import TOKEN_KEY
@@ -349,6 +353,76 @@ def test_a_client_made_from_the_protos_alone_can_train(new_job: NewJob, channel:
         ("weight", [2, 3]),
         ("table", [2, 2]),
     ]
+    np.testing.assert_array_equal(np.frombuffer(reply.bulk, np.float32)[:6], [0.5] * 6)
+
+
+def test_a_client_that_knows_nothing_of_shared_memory_pushes_and_pulls_in_frames(
+    new_job: NewJob, channel: Any
+) -> None:
+    rows = 900_000  # 3.4 MiB: four frames
+    sgd = GradientDescentOptimizer(1.0).to_config()
+    job = new_job()
+    job.go_live([VariableSpec("w", (rows,), "float32", Constant(), sgd)])
+    frames: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    stub = gradients_pb2_grpc.GradientsStub(channel(job.address))
+    replies = stub.Exchange(iter(frames.get, None))
+    gradient = np.arange(rows, dtype=np.float32).tobytes()
+    tensor = tensors_pb2.Tensor(
+        name="w",
+        role=tensors_pb2.TENSOR_ROLE_GRADIENT,
+        dtype=tensors_pb2.DATA_TYPE_FLOAT32,
+        shape=[rows],
+    )
+    for sequence in (1, 2, 3):
+        header = gradients_pb2.ExchangeRequestHeader(
+            generation=job.generation,
+            task="chief",
+            member=job.member,
+            sequence=sequence,
+            has_push=True,
+            pull_dense=True,
+            tensors=[tensor],
+        )
+        frames.put(gradients_pb2.ExchangeRequest(header=header))
+        for at in range(0, len(gradient), 1 << 20):
+            frames.put(gradients_pb2.ExchangeRequest(bulk=gradient[at : at + (1 << 20)]))
+        first = next(replies)
+        assert first.header.outcome == gradients_pb2.OUTCOME_APPLIED
+        # Told once, and to be ignored.
+        assert first.header.HasField("shared_memory") is (sequence == 1)
+        assert not first.header.HasField("bulk_region")
+        bulk = first.bulk
+        while len(bulk) < 4 * rows:
+            bulk += next(replies).bulk
+        np.testing.assert_array_equal(
+            np.frombuffer(bulk, np.float32), -sequence * np.arange(rows, dtype=np.float32)
+        )
+    frames.put(None)
+
+
+def test_a_stock_client_may_push_bfloat16(new_job: NewJob, channel: Any) -> None:
+    job = new_job()
+    job.go_live()
+    stub = gradients_pb2_grpc.GradientsStub(channel(job.address))
+    header = gradients_pb2.ExchangeRequestHeader(
+        generation=job.generation,
+        task="chief",
+        member=job.member,
+        sequence=1,
+        has_push=True,
+        pull_dense=True,
+        tensors=[
+            tensors_pb2.Tensor(
+                name="weight",
+                role=tensors_pb2.TENSOR_ROLE_GRADIENT,
+                dtype=tensors_pb2.DATA_TYPE_BFLOAT16,
+                shape=[2, 3],
+            )
+        ],
+    )
+    bulk = np.full(6, 0x3F00, np.uint16).tobytes() + bytes(4)  # 0.5, and up to a multiple of 8
+    (reply,) = stub.Exchange(iter([gradients_pb2.ExchangeRequest(header=header, bulk=bulk)]))
+    assert reply.header.outcome == gradients_pb2.OUTCOME_APPLIED
     np.testing.assert_array_equal(np.frombuffer(reply.bulk, np.float32)[:6], [0.5] * 6)
 
 

@@ -49,7 +49,7 @@ class ExchangeRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[ExchangeRequestHeader, _Mapping]] = ..., bulk: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeRequestHeader(_message.Message):
-    __slots__ = ("generation", "task", "member", "sequence", "base_version", "has_push", "pull_dense", "wants_grant", "tensors", "global_step", "input_batches", "examples")
+    __slots__ = ("generation", "task", "member", "sequence", "base_version", "has_push", "pull_dense", "wants_grant", "tensors", "global_step", "input_batches", "examples", "bulk_region", "reply_region")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,8 @@ class ExchangeRequestHeader(_message.Message):
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
     INPUT_BATCHES_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    BULK_REGION_FIELD_NUMBER: _ClassVar[int]
+    REPLY_REGION_FIELD_NUMBER: _ClassVar[int]
     generation: str
     task: str
     member: int
@@ -74,7 +76,9 @@ class ExchangeRequestHeader(_message.Message):
     global_step: int
     input_batches: int
     examples: int
-    def __init__(self, generation: _Optional[str] = ..., task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ..., base_version: _Optional[int] = ..., has_push: bool = ..., pull_dense: bool = ..., wants_grant: bool = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., global_step: _Optional[int] = ..., input_batches: _Optional[int] = ..., examples: _Optional[int] = ...) -> None: ...
+    bulk_region: _tensors_pb2.MemoryRegion
+    reply_region: _tensors_pb2.MemoryRegion
+    def __init__(self, generation: _Optional[str] = ..., task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ..., base_version: _Optional[int] = ..., has_push: bool = ..., pull_dense: bool = ..., wants_grant: bool = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., global_step: _Optional[int] = ..., input_batches: _Optional[int] = ..., examples: _Optional[int] = ..., bulk_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ..., reply_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
     __slots__ = ("header", "bulk")
@@ -85,7 +89,7 @@ class ExchangeResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[ExchangeResponseHeader, _Mapping]] = ..., bulk: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeResponseHeader(_message.Message):
-    __slots__ = ("generation", "sequence", "outcome", "reason", "version", "staleness", "global_step", "grant", "waiting_for", "tensors")
+    __slots__ = ("generation", "sequence", "outcome", "reason", "version", "staleness", "global_step", "grant", "waiting_for", "tensors", "bulk_region", "shared_memory")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +100,8 @@ class ExchangeResponseHeader(_message.Message):
     GRANT_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    BULK_REGION_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     generation: str
     sequence: int
     outcome: Outcome
@@ -106,4 +112,16 @@ class ExchangeResponseHeader(_message.Message):
     grant: Grant
     waiting_for: str
     tensors: _containers.RepeatedCompositeFieldContainer[_tensors_pb2.Tensor]
-    def __init__(self, generation: _Optional[str] = ..., sequence: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., global_step: _Optional[int] = ..., grant: _Optional[_Union[Grant, str]] = ..., waiting_for: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ...) -> None: ...
+    bulk_region: _tensors_pb2.MemoryRegion
+    shared_memory: SharedMemoryOffer
+    def __init__(self, generation: _Optional[str] = ..., sequence: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., global_step: _Optional[int] = ..., grant: _Optional[_Union[Grant, str]] = ..., waiting_for: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., bulk_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ..., shared_memory: _Optional[_Union[SharedMemoryOffer, _Mapping]] = ...) -> None: ...
+
+class SharedMemoryOffer(_message.Message):
+    __slots__ = ("socket", "ticket", "secret")
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    socket: str
+    ticket: bytes
+    secret: bytes
+    def __init__(self, socket: _Optional[str] = ..., ticket: _Optional[bytes] = ..., secret: _Optional[bytes] = ...) -> None: ...

@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19psys/rpc/v1/tensors.proto\x12\x0bpsys.rpc.v1\"r\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.psys.rpc.v1.TensorRole\x12$\n\x05\x64type\x18\x03 \x01(\x0e\x32\x15.psys.rpc.v1.DataType\x12\r\n\x05shape\x18\x04 \x03(\x04*}\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04*\xe4\x01\n\nTensorRole\x12\x1b\n\x17TENSOR_ROLE_UNSPECIFIED\x10\x00\x12\x18\n\x14TENSOR_ROLE_GRADIENT\x10\x01\x12\x17\n\x13TENSOR_ROLE_INDICES\x10\x02\x12\x16\n\x12TENSOR_ROLE_VALUES\x10\x03\x12\x14\n\x10TENSOR_ROLE_PULL\x10\x04\x12\x15\n\x11TENSOR_ROLE_DENSE\x10\x05\x12\x14\n\x10TENSOR_ROLE_ROWS\x10\x06\x12\x15\n\x11TENSOR_ROLE_VALUE\x10\x07\x12\x14\n\x10TENSOR_ROLE_SLOT\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19psys/rpc/v1/tensors.proto\x12\x0bpsys.rpc.v1\"r\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.psys.rpc.v1.TensorRole\x12$\n\x05\x64type\x18\x03 \x01(\x0e\x32\x15.psys.rpc.v1.DataType\x12\r\n\x05shape\x18\x04 \x03(\x04\"K\n\x0cMemoryRegion\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\x14\n\x0clength_bytes\x18\x03 \x01(\x04*\xac\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT64\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x04\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x05\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x06*\xe4\x01\n\nTensorRole\x12\x1b\n\x17TENSOR_ROLE_UNSPECIFIED\x10\x00\x12\x18\n\x14TENSOR_ROLE_GRADIENT\x10\x01\x12\x17\n\x13TENSOR_ROLE_INDICES\x10\x02\x12\x16\n\x12TENSOR_ROLE_VALUES\x10\x03\x12\x14\n\x10TENSOR_ROLE_PULL\x10\x04\x12\x15\n\x11TENSOR_ROLE_DENSE\x10\x05\x12\x14\n\x10TENSOR_ROLE_ROWS\x10\x06\x12\x15\n\x11TENSOR_ROLE_VALUE\x10\x07\x12\x14\n\x10TENSOR_ROLE_SLOT\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'psys.rpc.v1.tensors_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=158
-  _globals['_DATATYPE']._serialized_end=283
-  _globals['_TENSORROLE']._serialized_start=286
-  _globals['_TENSORROLE']._serialized_end=514
+  _globals['_DATATYPE']._serialized_start=236
+  _globals['_DATATYPE']._serialized_end=408
+  _globals['_TENSORROLE']._serialized_start=411
+  _globals['_TENSORROLE']._serialized_end=639
   _globals['_TENSOR']._serialized_start=42
   _globals['_TENSOR']._serialized_end=156
+  _globals['_MEMORYREGION']._serialized_start=158
+  _globals['_MEMORYREGION']._serialized_end=233
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,102 @@
+"""StreamMemory: whether, and how large, a trainer's stream has shared memory.
+
+It learns from the messages that pass how much room they need, fetches a segment of that size
+when the ps has offered one, and a larger one when it became too small.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from psys.ps.messages import ExchangeReply
+from psys.rpc.handover import NEVER, NoSharedMemory, fetch_segment
+from psys.rpc.segment import (
+    SEGMENT_LIMIT_BYTES,
+    Room,
+    TrainerSegment,
+    room_bytes,
+    segment_bytes,
+)
+from psys.rpc.v1 import gradients_pb2
+
+logger = logging.getLogger("psys")
+
+INLINE_BYTES = 8 << 10
+"""Bulk up to this size is cheaper in the frame that is sent anyway."""
+
+
+class StreamMemory:
+    """The shared memory of one stream after the other, of one trainer with one ps.
+
+    Attributes:
+        segment: of the stream that is open, None without one.
+    """
+
+    def __init__(self, peer: str, place: str) -> None:
+        """Begin without a segment.
+
+        Args:
+            peer: the ps's name, for the log.
+            place: a directory where the ps may be met; NEVER to share no memory.
+        """
+        self.segment: TrainerSegment | None = None
+        self._peer = peer
+        self._place = place
+        self._offer: gradients_pb2.SharedMemoryOffer | None = None
+        self._largest_request = 0
+        self._largest_reply = 0
+        self._said = ""
+
+    def for_request(self, size: int) -> TrainerSegment | None:
+        """Return the segment for a request with so many bytes of bulk, None for frames."""
+        if _fits(size, self._largest_reply):
+            self._largest_request = max(size, self._largest_request)
+        self._grow()
+        return self.segment if size > INLINE_BYTES else None
+
+    def reply_room(self) -> Room | None:
+        """Return where the next reply may lie, None for frames."""
+        if self.segment is None or self._largest_reply <= INLINE_BYTES:
+            return None
+        return self.segment.reply_room()
+
+    def note_reply(
+        self, header: gradients_pb2.ExchangeResponseHeader, reply: ExchangeReply
+    ) -> None:
+        """Learn from a reply how large replies are, and what the ps offers."""
+        size = sum(
+            array.nbytes + 7 for part in (reply.dense, reply.rows) for array in part.values()
+        )
+        if _fits(self._largest_request, size):
+            self._largest_reply = max(size, self._largest_reply)
+        if self._place != NEVER and header.HasField("shared_memory"):
+            self._offer = header.shared_memory
+
+    def forget(self) -> None:
+        """Throw away what belonged to a stream that is gone."""
+        self.segment, self._offer = None, None
+
+    def _grow(self) -> None:
+        needed = self._largest_request, self._largest_reply
+        if self._offer is None or max(needed) <= INLINE_BYTES:
+            return
+        if self.segment is not None and self.segment.fits(*needed):
+            return
+        self.segment = None
+        request_bytes, reply_bytes = map(room_bytes, needed)
+        fetched = fetch_segment(self._offer, request_bytes, reply_bytes, self._place)
+        if isinstance(fetched, NoSharedMemory):
+            self._offer = None
+            self._say(f"gRPC ({fetched.reason})")
+        else:
+            self.segment = fetched
+            self._say("shared memory")
+
+    def _say(self, transport: str) -> None:
+        if transport != self._said:
+            self._said = transport
+            logger.info("%s: %s.", self._peer, transport)
+
+
+def _fits(request_bytes: int, reply_bytes: int) -> bool:
+    return segment_bytes(room_bytes(request_bytes), room_bytes(reply_bytes)) <= SEGMENT_LIMIT_BYTES
