@@ -78,7 +78,7 @@ class Job:
         self.variant, self.workload, self.topology = variant, workload, topology
         self._folder = Path(tempfile.mkdtemp(prefix="psys-bench-"))
         roles = TOPOLOGIES[topology]
-        ports = iter(_free_ports(sum(roles.values())))
+        ports = iter(free_ports(sum(roles.values())))
         cluster = {
             kind: [f"127.0.0.1:{next(ports)}" for _ in range(n)] for kind, n in roles.items()
         }
@@ -123,7 +123,7 @@ class Job:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=env,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         return Role(name, process, Path(options["steps"]), log)
 
@@ -140,9 +140,7 @@ class Job:
             self.check()
             counts = {role.name: read_steps(role.steps) for role in self.trainers}
             if all(one.steps >= steps for one in counts.values()):
-                return {
-                    name: one.first_secs - self.started_secs for name, one in counts.items()
-                }
+                return {name: one.first_secs - self.started_secs for name, one in counts.items()}
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.describe()}: no first step.\n{self.last_words()}")
             time.sleep(0.02)
@@ -158,7 +156,7 @@ class Job:
 
     def cpu_secs(self) -> dict[str, float]:
         """Return CPU seconds of each role so far."""
-        return {role.name: _cpu_secs(role.process.pid) for role in self.roles}
+        return {role.name: cpu_secs_of(role.process.pid) for role in self.roles}
 
     def memory_mib(self) -> dict[str, dict[str, float]]:
         """Return resident memory of each role: now, of it shared segments, and the peak."""
@@ -200,12 +198,12 @@ class Job:
         self.close()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     os.setsid()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _free_ports(count: int) -> Sequence[int]:
+def free_ports(count: int) -> Sequence[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
@@ -213,7 +211,7 @@ def _free_ports(count: int) -> Sequence[int]:
     return ports
 
 
-def _cpu_secs(pid: int) -> float:
+def cpu_secs_of(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SEC
 

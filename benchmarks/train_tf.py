@@ -69,16 +69,16 @@ def input_fn_of(workload: Workload, data: Any, feeding: str) -> Any:
     names = [name for name in ("numbers", "strings", "labels") if name in data]
 
     def split(*parts: Any) -> Any:
-        given = dict(zip(names, parts))
+        given = dict(zip(names, parts, strict=True))
         features = {}
         if workload.numbers == 1:
             features[workload.number_names[0]] = given["numbers"]
         elif workload.numbers:
             columns = tf.split(given["numbers"], workload.numbers, axis=1)
-            features.update(zip(workload.number_names, columns))
+            features.update(zip(workload.number_names, columns, strict=True))
         if workload.strings:
             columns = tf.unstack(given["strings"], axis=1)
-            features.update(zip(workload.string_names, columns))
+            features.update(zip(workload.string_names, columns, strict=True))
         return features, given["labels"]
 
     def batches() -> Any:
