@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import speed  # first: it asks numpy for one thread
 
+# isort: split
+
 import argparse
 import json
 import statistics
@@ -25,7 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clusters import THREADS, TOPOLOGIES, Job, Variant, end_on_signals
+from clusters import THREADS, Job, Variant, end_on_signals
 from workloads import WORKLOADS
 
 HERE = Path(__file__).resolve().parent
@@ -55,7 +57,7 @@ def with_threads(variant: Variant, topology: str) -> Variant:
     """Give numpy's libraries one thread in each role of a cluster, as ``psys run`` does."""
     if topology == "local" or variant.script == "train_tf.py":
         return variant  # TF shares out its own threads
-    env = {**{name: "1" for name in THREADS}, **variant.env}
+    env = {**dict.fromkeys(THREADS, "1"), **variant.env}
     return Variant(variant.name, variant.python, variant.script, variant.options, env)
 
 
@@ -122,7 +124,7 @@ def measure_cell(
 
 
 def same_speed_rounds(result: dict[str, Any]) -> list[int]:
-    """Return the rounds in which no two windows' probes differ by more than ``speed.SAME_SPEED``."""
+    """Return the rounds in which no two windows' probes differ by more than SAME_SPEED."""
     by_round: dict[int, list[float]] = {}
     for found in result["variants"].values():
         for window in found["windows"]:
@@ -230,7 +232,7 @@ def main() -> None:
     for workload in options.workloads.split(","):
         assert workload in WORKLOADS, f"no workload {workload!r}"
         for topology in options.topologies.split(","):
-            assert topology in TOPOLOGIES, f"no topology {topology!r}"
+            assert topology in f"no topology {topology!r}"
             with_bound = topology == "chief+1ps" and not options.no_bound
             cell = measure_cell(
                 [*variants, bound] if with_bound else variants,

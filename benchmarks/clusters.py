@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,18 @@ TICKS_PER_SEC = os.sysconf("SC_CLK_TCK")
 START_LIMIT_SECS = 180.0
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-TOPOLOGIES: dict[str, dict[str, int]] = {
-    "local": {},
-    "chief+1ps": {"chief": 1, "ps": 1},
-    "chief+1worker+2ps": {"chief": 1, "worker": 1, "ps": 2},
-    "chief+2workers+2ps": {"chief": 1, "worker": 2, "ps": 2},
-    "chief+3workers+2ps": {"chief": 1, "worker": 3, "ps": 2},
-}
+_TOPOLOGY = re.compile(r"chief(?:\+(\d+)workers?)?\+(\d+)ps")
+
+
+def roles_of(topology: str) -> dict[str, int]:
+    """Return how many of each role ``local``, ``chief+1ps`` or ``chief+2workers+2ps`` has."""
+    if topology == "local":
+        return {}
+    match = _TOPOLOGY.fullmatch(topology)
+    if match is None:
+        sys.exit(f"no topology {topology!r}: local, chief+1ps, chief+2workers+2ps and the like")
+    workers = {"worker": int(match[1])} if match[1] else {}
+    return {"chief": 1, **workers, "ps": int(match[2])}
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Job:
         """Start every role at once."""
         self.variant, self.workload, self.topology = variant, workload, topology
         self._folder = Path(tempfile.mkdtemp(prefix="psys-bench-"))
-        roles = TOPOLOGIES[topology]
+        roles = roles_of(topology)
         ports = iter(free_ports(sum(roles.values())))
         cluster = {
             kind: [f"127.0.0.1:{next(ports)}" for _ in range(n)] for kind, n in roles.items()
@@ -186,10 +193,8 @@ class Job:
 
     def _signal(self, number: signal.Signals) -> None:
         for role in self.roles:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(role.process.pid, number)
-            except ProcessLookupError:
-                pass
 
     def __enter__(self) -> Job:
         return self

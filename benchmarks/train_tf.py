@@ -15,7 +15,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import numpy as np
 import tensorflow as tf
 from steps import StepLog
 from workloads import BATCHES, WORKLOADS, Workload, load_data

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import speed  # first: it asks numpy for one thread
 
+# isort: split
+
 import argparse
 import json
 import os
@@ -47,7 +49,7 @@ def serve_ps(address: str, size: int) -> None:
     from psys.ps.shard import LoadedSlice
     from psys.rpc.server import Server
 
-    host = NodeHost(1, lambda snapshot: ShardFile("file", 1, "hash"))
+    host = NodeHost(1, lambda _snapshot: ShardFile("file", 1, "hash"))
     spec = weight_of(size)
     server = Server(host, MemoryStorage(), address, tasks=2, token=None)
     host.obey(ShardOrders(GENERATION, ShardPhase.LOADING))
@@ -189,7 +191,7 @@ class Pair:
 
     def __init__(self, kind: str, size: int, env: Mapping[str, str]) -> None:
         address = f"127.0.0.1:{free_ports(1)[0]}"
-        self._env = {**os.environ, **{name: "1" for name in THREADS}, **env}
+        self._env = {**os.environ, **dict.fromkeys(THREADS, "1"), **env}
         self._server = self._start("serve", kind, address, size) if kind in SERVERS else None
         self._client = self._start("client", kind, address, size)
 
