@@ -5,7 +5,8 @@
 For each workload and topology the jobs of all variants are started one after another (each
 alone, which gives the time to the first step), then frozen. They take turns: one is thawed,
 settles, is measured over a window, and is frozen again; a speed probe runs before and after each
-window, while all are frozen. A ratio is formed within a round only, of windows at one speed.
+window, while all are frozen. A ratio is formed within a round only, of windows at one speed;
+``others`` is how many cores other processes took, ``rounds`` how many were at one speed throughout.
 
 Prints a table and writes ``benchmarks/results/against_tf.json``.
 """
@@ -21,7 +22,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +37,8 @@ WARM_STEPS = 40
 SETTLE_SECS = 0.7
 ROUNDS_LIMIT = 3
 """So many times the rounds asked for are tried, to get enough at one speed."""
+SAME_OTHERS_CORES = 0.25
+"""Windows in which other processes took amounts of CPU further apart are not compared."""
 CLUSTERS = ("chief+1ps", "chief+1worker+2ps", "chief+2workers+2ps")
 
 
@@ -116,58 +119,63 @@ def measure_cell(
             for name, job in jobs.items():
                 window = {"round": number, **measure_window(job, secs)}
                 result["variants"][name]["windows"].append(window)
-            if len(same_speed_rounds(result)) >= rounds:
+            if same_speed_rounds(result) >= rounds:
                 break
         for name, job in jobs.items():
             result["variants"][name]["memory_mib"] = job.memory_mib()
     return result
 
 
-def same_speed_rounds(result: dict[str, Any]) -> list[int]:
-    """Return the rounds in which no two windows' probes differ by more than SAME_SPEED."""
-    by_round: dict[int, list[float]] = {}
-    for found in result["variants"].values():
-        for window in found["windows"]:
-            by_round.setdefault(window["round"], []).append(window["gflops"])
-    return [n for n, all_ in by_round.items() if max(all_) <= (1 + speed.SAME_SPEED) * min(all_)]
+def same_speed(windows: Iterable[dict[str, Any]]) -> bool:
+    """Return whether the machine was the same in some windows: its speed, and others on it."""
+    windows = list(windows)
+    probes = [one["gflops"] for one in windows]
+    others = [one["others_cores"] for one in windows]
+    if max(others) - min(others) > SAME_OTHERS_CORES:
+        return False
+    return max(probes) <= (1 + speed.SAME_SPEED) * min(probes)
+
+
+def rounds_of(result: dict[str, Any]) -> list[dict[str, dict[str, Any]]]:
+    """Return each round's windows by variant."""
+    by_name = {name: found["windows"] for name, found in result["variants"].items()}
+    together = zip(*by_name.values(), strict=True)
+    return [dict(zip(by_name, windows, strict=True)) for windows in together]
+
+
+def same_speed_rounds(result: dict[str, Any]) -> int:
+    return sum(same_speed(one.values()) for one in rounds_of(result))
 
 
 def summarize(result: dict[str, Any]) -> None:
-    """Add medians over the rounds at one speed, and ratios to each TF variant."""
-    rounds = same_speed_rounds(result)
-    result["rounds"] = rounds
-    rates: dict[str, dict[int, float]] = {}
+    """Add medians and ratios: over whole rounds at one speed, else over pairs at one speed."""
+    rounds = rounds_of(result)
+    even = [one for one in rounds if same_speed(one.values())]
+    result["rounds_at_one_speed"] = len(even)
     for name, found in result["variants"].items():
-        windows = [one for one in found["windows"] if one["round"] in rounds]
-        if not windows:
-            continue
-        rates[name] = {one["round"]: one["steps_per_sec"] for one in windows}
-        found["steps_per_sec"] = statistics.median(rates[name].values())
+        windows = [one[name] for one in even or rounds]
+        found["steps_per_sec"] = statistics.median(one["steps_per_sec"] for one in windows)
         found["cpu_ms_per_step"] = {
             role: statistics.median(one["cpu_ms_per_step"][role] for one in windows)
             for role in windows[0]["cpu_ms_per_step"]
         }
         found["gflops"] = statistics.median(one["gflops"] for one in windows)
-        found["others_cores"] = max(one["others_cores"] for one in windows)
-    for name in rates:
-        result["variants"][name]["ratio"] = {
-            base: statistics.median(rates[name][n] / rates[base][n] for n in rounds)
-            for base in rates
-            if base != name
-        }
+        found["others_cores"] = statistics.median(one["others_cores"] for one in windows)
+        found["ratio"] = {}
+        for base in result["variants"]:
+            pairs = [one for one in rounds if same_speed((one[name], one[base]))]
+            if pairs:
+                found["ratio"][base] = statistics.median(
+                    one[name]["steps_per_sec"] / one[base]["steps_per_sec"] for one in pairs
+                )
 
 
 def print_cell(result: dict[str, Any]) -> None:
     tf_names = [name for name in result["variants"] if name.startswith("tf")]
     # Against the faster of TF's own estimators.
-    base = max(
-        tf_names, key=lambda n: result["variants"][n].get("steps_per_sec", 0.0), default=None
-    )
+    base = max(tf_names, key=lambda n: result["variants"][n]["steps_per_sec"], default=None)
     for name, found in result["variants"].items():
-        if "steps_per_sec" not in found:
-            print(f"{result['workload']} {result['topology']:19}{name:16} no rounds at one speed")
-            continue
-        ratio = found["ratio"].get(base, 1.0) if base else float("nan")
+        ratio = found["ratio"].get(base, float("nan")) if base else float("nan")
         cpu = found["cpu_ms_per_step"]
         ps = [one for role, one in found["memory_mib"].items() if role.startswith("ps")]
         trainers = [one for role, one in found["memory_mib"].items() if not role.startswith("ps")]
@@ -181,14 +189,14 @@ def print_cell(result: dict[str, Any]) -> None:
             f"{max((one['peak'] for one in ps), default=0):7.0f}"
             f"{max(one['now'] for one in trainers):8.0f}"
             f"{max(one['peak'] for one in trainers):7.0f}"
-            f"{found['gflops']:7.0f}{found['others_cores']:8.2f}"
+            f"{found['gflops']:7.0f}{found['others_cores']:8.2f}{result['rounds_at_one_speed']:7}"
         )
 
 
 HEADER = (
     f"{'':2}{'topology':19}{'variant':16}{'steps/s':>8}{'ratio':>7}{'CPU ms':>9}{'of ps':>7}"
     f"{'first':>8}{'last':>7}{'ps MiB':>8}{'peak':>7}{'tr. MiB':>8}{'peak':>7}{'GF/s':>7}"
-    f"{'others':>8}"
+    f"{'others':>8}{'rounds':>7}"
 )
 
 
