@@ -218,7 +218,14 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="psys alone, in under two minutes")
     parser.add_argument("--output", type=Path, default=RESULTS / "against_tf.json")
+    parser.add_argument("--reread", type=Path, help="print the table of a JSON file again")
     options = parser.parse_args()
+    if options.reread:
+        print(HEADER)
+        for cell in json.loads(options.reread.read_text())["cells"]:
+            summarize(cell)
+            print_cell(cell)
+        return
     if options.quick:
         options.no_tf, options.windows, options.secs = True, 1, 2.0
     end_on_signals()
