@@ -33,7 +33,6 @@ from workloads import WORKLOADS
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-WARM_STEPS = 40
 SETTLE_SECS = 0.7
 ROUNDS_LIMIT = 3
 """So many times the rounds asked for are tried, to get enough at one speed."""
@@ -112,7 +111,7 @@ def measure_cell(
             )
             found = result["variants"][variant.name]
             found["first_step_secs"] = job.wait_first_steps()
-            job.wait_first_steps(WARM_STEPS)
+            job.wait_steady()
             job.freeze()
             jobs[variant.name] = job
         for number in range(ROUNDS_LIMIT * rounds):

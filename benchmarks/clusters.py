@@ -30,6 +30,9 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE / ".data"
 TICKS_PER_SEC = os.sysconf("SC_CLK_TCK")
 START_LIMIT_SECS = 180.0
+WARM_STEPS = 40
+FIRST_CHECKPOINT_SECS = 3.0
+"""A model is saved once right after its creation: for so long a ps does more than serve."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 _TOPOLOGY = re.compile(r"chief(?:\+(\d+)workers?)?\+(\d+)ps")
@@ -151,6 +154,11 @@ class Job:
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.describe()}: no first step.\n{self.last_words()}")
             time.sleep(0.02)
+
+    def wait_steady(self) -> None:
+        """Wait until every trainer trains, and the first checkpoint is out of the way."""
+        self.wait_first_steps(WARM_STEPS)
+        time.sleep(FIRST_CHECKPOINT_SECS)
 
     def check(self) -> None:
         """Raise if a role has ended."""

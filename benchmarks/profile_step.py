@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from against_tf import RESULTS, WARM_STEPS, psys_variant, with_threads
+from against_tf import RESULTS, psys_variant, with_threads
 from clusters import Job, Variant, end_on_signals
 from workloads import WORKLOADS
 
@@ -32,7 +32,7 @@ def run_profiled(variant: Variant, workload: str, topology: str, secs: float) ->
     with tempfile.TemporaryDirectory(prefix="psys-profile-") as folder:
         extra = {"profile": folder}
         with Job(with_threads(variant, topology), workload, topology, extra) as job:
-            job.wait_first_steps(WARM_STEPS)
+            job.wait_steady()
             before = speed.probe_gflops()
             tell(job, signal.SIGUSR1)
             counts = job.counts()
@@ -48,7 +48,7 @@ def run_profiled(variant: Variant, workload: str, topology: str, secs: float) ->
 
 def rate_without(variant: Variant, workload: str, topology: str, secs: float) -> float:
     with Job(with_threads(variant, topology), workload, topology) as job:
-        job.wait_first_steps(WARM_STEPS)
+        job.wait_steady()
         counts = job.counts()
         time.sleep(secs)
         after = job.counts()

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from against_tf import RESULTS, WARM_STEPS, psys_variant, with_threads
+from against_tf import RESULTS, psys_variant, with_threads
 from clusters import Job, Variant, end_on_signals
 from profile_step import run_profiled
 from transport import measure_size
@@ -78,7 +78,7 @@ class Services:
 
 def measure_services(variant: Variant, workload: str, secs: float) -> Services:
     """Run chief + 1 ps, and the smallest exchanges, and return what they cost."""
-    cpu, rate = measure_real(variant, workload, "chief+1ps", secs)
+    cpu, rate, _ = measure_real(variant, workload, "chief+1ps", secs)
     profile = run_profiled(with_threads(variant, "chief+1ps"), workload, "chief+1ps", secs)
     chief = profile["roles"]["chief-0"]
     of_input = sum(
@@ -114,17 +114,19 @@ def bytes_of(name: str) -> float:
 
 def measure_real(
     variant: Variant, workload: str, topology: str, secs: float
-) -> tuple[dict[str, float], float]:
-    """Return CPU ms a global step of each role, and global steps a second."""
+) -> tuple[dict[str, float], float, float]:
+    """Return CPU ms a global step of each role, global steps a second, cores others took."""
     with Job(with_threads(variant, topology), workload, topology) as job:
-        job.wait_first_steps(WARM_STEPS)
-        counts, cpu = job.counts(), job.cpu_secs()
+        job.wait_steady()
+        counts, cpu, busy = job.counts(), job.cpu_secs(), speed.busy_secs()
         time.sleep(secs)
-        after, cpu_after = job.counts(), job.cpu_secs()
+        after, cpu_after, busy_after = job.counts(), job.cpu_secs(), speed.busy_secs()
     took = {name: after[name].steps - counts[name].steps for name in after}
     steps = sum(took.values())
     rate = sum(took[n] / (after[n].last_secs - counts[n].last_secs) for n in after if took[n])
-    return {name: 1e3 * (cpu_after[name] - cpu[name]) / steps for name in cpu}, rate
+    used = {name: cpu_after[name] - cpu[name] for name in cpu}
+    others = max(busy_after - busy - sum(used.values()), 0.0) / secs
+    return {name: 1e3 * one / steps for name, one in used.items()}, rate, others
 
 
 # ---------------------------------------------------------------- simulating
@@ -169,7 +171,7 @@ def simulate(
     return {"steps_per_sec": rate, "use": use, "bound": max(use, key=lambda name: use[name])}
 
 
-def simulate_shared(services: Services, trainers: int, ps: int, cores: int) -> float:
+def simulate_shared(services: Services, trainers: int, ps: int, cores: float) -> float:
     """Return steps a second when all roles share ``cores`` in equal parts.
 
     Each role is one thread of work at a time (a Python process), so n busy roles each run at
@@ -231,14 +233,19 @@ def check_against_real(
     """Run 1 to ``most`` trainers with 1 and 2 ps for real; return rates beside simulated ones."""
     cores = os.cpu_count() or 1
     rows = []
-    print(f"{workload}, {cores} cores:   trainers  ps   real  simulated  ratio")
+    print(f"{workload}, {cores} cores:   trainers  ps  cores   real  simulated  ratio")
     for ps in (1, 2):
         for trainers in range(1, most + 1):
             more = f"+{trainers - 1}workers" if trainers > 1 else ""
-            _, real = measure_real(variant, workload, f"chief{more}+{ps}ps", secs)
-            simulated = simulate_shared(services, trainers, ps, cores)
-            rows.append({"trainers": trainers, "ps": ps, "real": real, "simulated": simulated})
-            print(f"{trainers:22}{ps:4}{real:8.1f}{simulated:10.1f}{simulated / real:8.2f}")
+            _, real, others = measure_real(variant, workload, f"chief{more}+{ps}ps", secs)
+            # What other processes took was not there for these.
+            left = max(cores - others, 0.5)
+            simulated = simulate_shared(services, trainers, ps, left)
+            row = {"trainers": trainers, "ps": ps, "cores": left, "real": real}
+            rows.append({**row, "simulated": simulated})
+            print(
+                f"{trainers:22}{ps:4}{left:7.2f}{real:8.1f}{simulated:10.1f}{simulated / real:8.2f}"
+            )
     return rows
 
 
