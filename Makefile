@@ -1,7 +1,8 @@
 # make demo    a whole cluster on this machine: trains, evaluates and exports (no downloads but packages)
 # make test    the tests
 # make lint    ruff and mypy
-# make bench   the benchmarks
+# make bench   the benchmarks, psys beside TF 2.15.1 (about 40 minutes; TF in its own environment)
+# make bench-quick  psys alone, in under two minutes
 #
 # Everything lives in .venv; PYTHON=python3.12 chooses another interpreter (3.10 or later).
 
@@ -10,7 +11,10 @@ VENV ?= .venv
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 DEMO_DIR = demo/digits
 
-.PHONY: demo test lint bench clean
+TF_PYTHON ?= python3.11
+TF_VENV ?= benchmarks/.venv-tf
+
+.PHONY: demo test lint bench bench-quick bench-tf-venv clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-examples
@@ -27,9 +31,28 @@ lint: $(VENV)/with-test,lint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: $(VENV)/with-examples
-	$(VENV)/bin/python benchmarks/cluster.py
-	$(VENV)/bin/python benchmarks/transport.py
+BENCH = $(VENV)/bin/python benchmarks
+
+bench: $(VENV)/with-examples,bench bench-tf-venv
+	$(BENCH)/transport.py
+	$(if $(wildcard benchmarks/kernels.py),$(BENCH)/kernels.py)
+	$(BENCH)/cluster.py
+	$(BENCH)/profile_step.py
+	$(BENCH)/scale.py --plot docs/images/scale.svg
+	$(BENCH)/against_tf.py --tf-python $(TF_VENV)/bin/python
+
+bench-quick: $(VENV)/with-examples,bench
+	$(BENCH)/transport.py --quick
+	$(BENCH)/against_tf.py --quick
+
+# TF 2.15.1 has no wheels for Python 3.12 or later.
+bench-tf-venv: $(TF_VENV)/made
+
+$(TF_VENV)/made:
+	$(TF_PYTHON) -m venv $(TF_VENV)
+	$(TF_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  'tensorflow-cpu==2.15.1' 'numpy<2'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

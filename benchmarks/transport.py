@@ -5,7 +5,7 @@ pulls it, over gRPC and through shared memory. The ps answers from memory that i
 what is timed is the transport: no optimizer runs. Beside it, as much goes through a raw loopback
 socket, and through ``memcpy``: every byte once in and once out. They take turns, call by call, so
 that a drift of the machine's speed hits all, and no one finds the caches warmer than a training
-step leaves them. Medians over the windows. Prints two tables, writes ``benchmarks/transport.json``.
+step leaves them. Medians over the windows. Prints two tables, writes ``benchmarks/results/transport.json``.
 """
 
 from __future__ import annotations
@@ -228,7 +228,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--windows", type=int, default=5)
     parser.add_argument("--secs", type=float, default=2.0, help="for each size in each window")
-    parser.add_argument("--out", type=Path, default=HERE / "transport.json")
+    parser.add_argument("--quick", action="store_true", help="one short window")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "transport.json")
     parser.add_argument("--serve", nargs=2, metavar=("WHAT", "PORT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -236,7 +237,8 @@ def main() -> None:
         what, port = arguments.serve
         {"ps": serve_ps, "socket": serve_socket}[what](int(port))
         return
-    figures = measure(arguments.windows, arguments.secs)
+    windows, secs = (1, 0.5) if arguments.quick else (arguments.windows, arguments.secs)
+    figures = measure(windows, secs)
     report(figures)
     arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
 

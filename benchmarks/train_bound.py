@@ -1,0 +1,91 @@
+"""The bound: a workload's computing with no parameter server at all, in one process.
+
+The same model_fn, feature columns, input pipeline and optimizers as under psys, with the
+parameters in local arrays: no lead, no shard, no request, no hook. Started by the benchmarks.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+from steps import StepLog
+from train_psys import input_fn_of, make_estimator
+from workloads import WORKLOADS, load_data
+
+import psys as tf
+from psys.arrays import DTYPES, IndexedSlices
+from psys.compute.train_store import TrainStore
+from psys.optimizers import optimizer as optimizers
+from psys.train.input_pipeline import InputContext, InputPipeline, batches
+from psys.train.model import build, loss_and_gradients
+
+
+class LocalVariable:
+    """One variable with its optimizer, in this process."""
+
+    def __init__(self, spec: Any, seed: int) -> None:
+        self.spec = spec
+        self.value = spec.initializer.rows(
+            spec.name, spec.shape, spec.dtype, 0, spec.rows, seed
+        ).reshape(spec.shape)
+        self._optimizer = optimizers.from_config(spec.optimizer)
+        self._slots = {
+            name: np.full(spec.shape, initial, DTYPES[spec.dtype])
+            for name, initial in self._optimizer.slots.items()
+        }
+        self._scalars = dict(self._optimizer.scalars)
+
+    def apply(self, gradient: Any) -> None:
+        state = (self.value, self._slots, self._scalars)
+        if isinstance(gradient, IndexedSlices):
+            summed = gradient.summed()
+            self._optimizer.apply_sparse(*state, summed.indices, summed.values)
+        else:
+            self._optimizer.apply_dense(*state, gradient)
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    workload = WORKLOADS[options["workload"]]
+    data = load_data(workload, Path(options["data"]))
+    log = StepLog(Path(options["steps"]))
+    estimator = make_estimator(workload, tf.estimator.RunConfig(model_dir=options["model_dir"]))
+
+    def call_model(features: Any, labels: Any) -> Any:
+        return estimator.call_model_fn(features, labels, tf.estimator.ModeKeys.TRAIN)
+
+    inputs = input_fn_of(workload, data)
+    pipeline = InputPipeline(lambda: batches(inputs(InputContext()), repeat=True))
+    batch = pipeline.next()
+    assert batch is not None
+    model, _ = build(call_model, batch.features, batch.labels, seed=1)
+    batch.prepare(model.prefetches)
+    pipeline.prefetches = model.prefetches
+    variables = {name: LocalVariable(spec, 1) for name, spec in model.specs.items()}
+
+    def fetch(table: str, ids: Any) -> Any:
+        return variables[table].value.take(ids, axis=0)
+
+    step = 0
+    while batch is not None:
+        dense = {name: one.value for name, one in variables.items() if not one.spec.sparse}
+        rows = {
+            name: (ids, variables[name].value.take(ids, axis=0)) for name, ids in batch.rows.items()
+        }
+        store = TrainStore(model.specs, dense, rows, fetch, global_step=step, seed=1)
+        _, gradients, _ = loss_and_gradients(model, call_model, batch.features, batch.labels, store)
+        for name, gradient in gradients.items():
+            variables[name].apply(gradient)
+        step += 1
+        log.note(step)
+        batch = pipeline.next()
+
+
+if __name__ == "__main__":
+    main()
