@@ -28,6 +28,7 @@ lint: $(VENV)/with-test,lint
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/with-examples
+	$(VENV)/bin/python benchmarks/kernels.py
 	$(VENV)/bin/python benchmarks/cluster.py
 
 clean:
