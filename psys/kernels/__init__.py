@@ -24,6 +24,7 @@ __all__ = [
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
+    "prepare_update",
     "sum_duplicates",
     "to_bfloat16",
     "to_float16",
@@ -87,6 +88,18 @@ def update_rows(
         )
     shape = (len(value), width)
     _update(name, [value, *slots], shape, rows, (len(indices), width), indices, numbers)
+
+
+def prepare_update(name: str, dtype: str) -> None:
+    """Compile an update for float32 or float64 variables now, or load it, so that none waits.
+
+    Args:
+        name: which update, a key of ``psys.kernels.updates.UPDATES``.
+        dtype: ``"float32"`` or ``"float64"``.
+    """
+    from psys.kernels.updates import UPDATES
+
+    UPDATES[name].prepare(np.dtype(dtype))
 
 
 def _update(

@@ -35,6 +35,11 @@ class CompiledOptimizer(Optimizer):
             global_step: what the trainer had read when it computed the gradient.
         """
 
+    def prepare(self, dtype: str) -> None:
+        """Compile the kernel for variables of ``dtype``, or load it."""
+        if not self._writes_its_own_update():
+            kernels.prepare_update(self.kernel, dtype)
+
     def update(
         self,
         value: Array,

@@ -125,6 +125,9 @@ class Optimizer(ABC):
             gradient: ``[rows, ...]``, not to be changed.
         """
 
+    def prepare(self, dtype: str) -> None:  # noqa: B027 - numpy needs no preparing
+        """Do what takes time before the first update of a variable of ``dtype``, if anything."""
+
     def advance(self, scalars: MutableMapping[str, float]) -> None:  # noqa: B027 - few have any
         """Change the slice's scalars, once after each update; does nothing by default."""
 
