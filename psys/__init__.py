@@ -6,7 +6,8 @@ those reachable from here; where each lives: docs/reference/api.md.
 
 from importlib.metadata import version as _version
 
-from psys import estimator, feature_column, layers, losses, metrics, nn, train
+from psys import distribute, estimator, feature_column, layers, losses, metrics, nn, train
+from psys.compute.updates import counter, moving_average
 from psys.compute.variables import get_variable, variable_scope
 from psys.names import missing_in as _missing_in
 from psys.nn.clipping import (
@@ -17,9 +18,11 @@ from psys.nn.clipping import (
     global_norm,
 )
 from psys.optimizers import group
+from psys.uncaught import install as _install_excepthook
 
 __version__ = _version("psys")
 __getattr__ = _missing_in(__name__)
+_install_excepthook()
 
 __all__ = [
     "__version__",
@@ -27,6 +30,8 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
+    "counter",
+    "distribute",
     "estimator",
     "feature_column",
     "get_variable",
@@ -35,6 +40,7 @@ __all__ = [
     "layers",
     "losses",
     "metrics",
+    "moving_average",
     "nn",
     "train",
     "variable_scope",

@@ -75,6 +75,8 @@ class Attendance:
         self._renewal = threading.Thread(target=self._renew, name="psys-lease", daemon=True)
         self.out_of_reach: Callable[[float], Any] | None = None
         """Called while waiting for a lead that cannot be reached, with the seconds so far."""
+        self.keep_run: Callable[[str], Any] | None = None
+        """Called with the id of the run before the lead is told that this task knows it."""
 
     # ------------------------------------------------------------ the task's side
 
@@ -210,13 +212,23 @@ class Attendance:
             if directive.lead == known.lead and directive.revision <= known.revision:
                 return
             self._directive = directive
-            if directive.member != self._report.member and directive.member:
-                self._report = replace(
-                    self._report, member=directive.member, revision=self._report.revision + 1
-                )
+            self._take_over(directive)
             self._changed.notify_all()
         for listener in self._listeners:
             listener(directive)
+
+    def _take_over(self, directive: Directive) -> None:
+        """Note what the lead has to be told again in every renewal: it may be a new one."""
+        news: dict[str, Any] = {}
+        if directive.member:
+            news["member"] = directive.member
+        if directive.job_id and directive.standing is Standing.ADMITTED:
+            if self.keep_run is not None and directive.job_id != self._report.job_id:
+                self.keep_run(directive.job_id)
+            news["job_id"] = directive.job_id
+        report = replace(self._report, **news)
+        if report != self._report:
+            self._report = replace(report, revision=report.revision + 1)
 
     def unreachable(self, why: str) -> None:
         """Note that the lead cannot be reached."""

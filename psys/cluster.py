@@ -1,8 +1,7 @@
 """Who is in the cluster, and which task this process is: tasks, addresses, TF_CONFIG.
 
-TF_CONFIG is read and checked once, here, at the edge; everything later works on the values this
-module returns. It is the only module that reads the environment: ``ENVIRONMENT`` lists every
-variable. It opens no socket, resolves no host, starts no process.
+TF_CONFIG is checked once, here, at the edge; everything later works on the values this module
+returns. It opens no socket, resolves no host, starts no process.
 """
 
 from __future__ import annotations
@@ -10,31 +9,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from psys.environment import tf_config_text
 from psys.errors import ConfigError, ConfigTypeError
 
 CHIEF, MASTER, WORKER, PS, EVALUATOR = "chief", "master", "worker", "ps", "evaluator"
 TASK_TYPES = (CHIEF, MASTER, WORKER, PS, EVALUATOR)
 """The task types psys runs. Other types may stand in TF_CONFIG, as in tf.estimator."""
-
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-ENVIRONMENT: Mapping[str, str] = {
-    "TF_CONFIG": "the cluster and this process's task, as JSON; unset or {} means no cluster",
-    "TF_CONFIG_FILE": "a file holding that JSON; read only where TF_CONFIG is not set",
-    "PSYS_JOB_TOKEN": "a secret every call of the job must carry; unset or empty means none",
-    "PSYS_VERDICT_FILE": "where the job's verdict is also written, for the launcher to read",
-    "NO_COLOR": "not empty: never write colours to the terminal",
-    "FORCE_COLOR": "not empty: write colours even where the output is no terminal",
-    **dict.fromkeys(THREAD_VARIABLES, "numeric threads; psys run sets it where it is unset"),
-}
-"""Every environment variable psys reads, and what it means. There are no others."""
 
 _TEXTS = ("model_dir", "session_master", "eval_session_master", "environment")
 _TYPE_NAMES = ("task_type", "name", "job_name", "job", "role")
@@ -167,13 +152,6 @@ class ClusterSpec:
         """Where the shards are: on every ps, or on the chief where no ps is listed."""
         return self.ps or ((self.chief,) if self.chief else ())
 
-    @property
-    def lead_address(self) -> str:
-        """Where the lead is: on ps 0, or on the chief; ConfigError where neither is listed."""
-        if not self.shard_addresses:
-            raise ConfigError(f"The cluster has no ps and no chief to lead it: {self.as_dict()}.")
-        return self.shard_addresses[0]
-
     def digest(self) -> str:
         """Return a hash of the shard addresses in order; tasks of one job must have the same.
 
@@ -242,58 +220,8 @@ def parse_tf_config(text: str, source: str = "TF_CONFIG") -> ClusterConfig:
 
 def read_tf_config() -> ClusterConfig:
     """Parse TF_CONFIG, or the file that TF_CONFIG_FILE names; without either: no cluster."""
-    text, path = os.environ.get("TF_CONFIG"), os.environ.get("TF_CONFIG_FILE")
-    if text is not None:
-        return parse_tf_config(text)
-    if path is None:
-        return ClusterConfig()
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"TF_CONFIG_FILE must name a text file, got {path!r}: {error}."
-        ) from error
-    return parse_tf_config(text, f"TF_CONFIG_FILE {path}")
-
-
-def job_token() -> str | None:
-    """Return the secret every call of this job carries (PSYS_JOB_TOKEN), None without one."""
-    token = os.environ.get("PSYS_JOB_TOKEN", "").strip()
-    if not re.fullmatch(r"[\x20-\x7e]*", token):
-        raise ConfigError("PSYS_JOB_TOKEN must be printable ASCII, to fit a header; it is not.")
-    return token or None
-
-
-def verdict_file() -> str | None:
-    """Return where the launcher wants the verdict (PSYS_VERDICT_FILE), None without one."""
-    return os.environ.get("PSYS_VERDICT_FILE") or None
-
-
-def child_environment(
-    tf_config: Mapping[str, Any], extra: Mapping[str, str] | None = None, threads: int = 1
-) -> dict[str, str]:
-    """Return the environment of a process launched as one task of a cluster.
-
-    Args:
-        tf_config: becomes its TF_CONFIG.
-        extra: set last, over everything else.
-        threads: of the numeric libraries, where the user has not said: else each process on
-            this machine starts as many as there are cores.
-    """
-    environment = dict(os.environ)
-    environment.pop("TF_CONFIG_FILE", None)
-    for name in THREAD_VARIABLES:
-        environment.setdefault(name, str(threads))
-    environment["PYTHONUNBUFFERED"] = "1"
-    environment["TF_CONFIG"] = json.dumps(tf_config)
-    return {**environment, **(extra or {})}
-
-
-def interactive_wishes() -> bool | None:
-    """Return whether to write colours: NO_COLOR False, FORCE_COLOR True, None: if a terminal."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return True if os.environ.get("FORCE_COLOR") else None
+    found = tf_config_text()
+    return ClusterConfig() if found is None else parse_tf_config(*found)
 
 
 def _load(text: str, source: str) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from psys.attendance import Attendance, LeadLink
 from psys.errors import Fenced, GenerationChanged, ShardTimeout, ShardUnavailable
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.memory_shard import Caller, Snapshot
 from psys.ps.messages import (
     CheckpointEntry,
@@ -73,7 +73,7 @@ class NodeHost:
             index: of the shard.
             write_shard: writes a cut to disk; its exception fails the save.
             job: given where the lead lives here.
-            keep_verdict: puts a verdict, and the lead's id, on disk before anyone is told.
+            keep_verdict: puts a verdict, and the job run's id, on disk before anyone is told.
         """
         self._node = Node(index, new_id, job)
         self._write_shard = write_shard
@@ -90,6 +90,8 @@ class NodeHost:
         self._kept_verdict: Verdict | None = None
         self._writer = ThreadPoolExecutor(1, "psys-writer")
         self._closed = threading.Event()
+        self._hurry = threading.Event()
+        self._hold_ends_at: float | None = None
         self._clock = threading.Thread(target=self._tick, name="psys-clock", daemon=True)
         self._clock.start()
 
@@ -146,20 +148,23 @@ class NodeHost:
         serves, limit_bytes = self._request_limit
         return limit_bytes if serves and serves == generation else None
 
-    def check_load(self, generation: str) -> None:
-        """Check, before a load is read, that the lead has ordered it.
+    def check_load(self, generation: str, member: int) -> None:
+        """Check, before a load is read, that the lead has ordered it of this chief.
 
         Raises:
             GenerationChanged: if it has not.
+            Fenced: if the sender is not the chief, or not any more.
         """
         with self._lock:
             shard = self._node.shard
+            chief = shard.chief
             loads = shard.phase in (ShardPhase.LOADING, ShardPhase.LOADED)
             if not generation or shard.generation != generation or not loads:
                 raise GenerationChanged(
                     f"ps:{self.index} is {shard.phase.name} in generation "
                     f"{shard.generation or 'none'}; it was asked to load {generation or 'none'}."
                 )
+        self._check_number(member, chief)
 
     def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
         """Put the shard's slices in place; see ``Shard.load``."""
@@ -177,6 +182,9 @@ class NodeHost:
             held, chief = self._node.shard.generation, self._node.shard.chief
         if not held or held != generation:
             raise GenerationChanged(f"ps:{self.index} holds generation {held or 'none'}.")
+        self._check_number(member, chief)
+
+    def _check_number(self, member: int, chief: int) -> None:
         if not member or member != chief:
             raise Fenced(f"ps:{self.index}: number {member} is not the chief's.")
 
@@ -305,6 +313,7 @@ class NodeHost:
         """Stop the clock, end every wait, and finish writing."""
         with self._news:
             self._closed.set()
+            self._hurry.set()
             for caller in list(self._waiting):
                 self._release(caller)
             self._news.notify_all()
@@ -313,7 +322,16 @@ class NodeHost:
     # ------------------------------------------------------------ inside
 
     def _tick(self) -> None:
-        while not self._closed.wait(TICK_SECS):
+        while True:
+            with self._lock:
+                at = self._node.look_again_at_secs
+            left = TICK_SECS if at is None else max(at - time.monotonic(), 0.0)
+            # Woken when a hold begins, which may have to end before the next tick.
+            if self._hurry.wait(min(left, TICK_SECS)):
+                self._hurry.clear()
+                if self._closed.is_set():
+                    return
+                continue
             try:
                 with self._lock:
                     self._deliver(self._node.tick(time.monotonic()))
@@ -335,6 +353,9 @@ class NodeHost:
         if snapshot is not None and not self._closed.is_set():
             self._writer.submit(self._write, snapshot)
         if self._node.lead is not None:
+            if self._hold_ends_at != (ends_at := self._node.look_again_at_secs):
+                self._hold_ends_at = ends_at
+                self._hurry.set()
             self._deliver_news()
         if self._facts_listener is not None:
             self._deliver_facts(self._facts_listener)
@@ -360,7 +381,7 @@ class NodeHost:
         if self._keep_verdict is None or lead is None:
             return
         try:
-            self._keep_verdict(verdict, lead.lead_id)
+            self._keep_verdict(verdict, lead.job_id)
         except OSError as error:
             # Everyone is told all the same; only a latecomer will look for the file in vain.
             logger.error("The verdict could not be written: %s.", error)
@@ -377,8 +398,8 @@ class NodeHost:
             file = self._write_shard(snapshot)
         except Exception as failure:
             # Whatever went wrong fails this save, in the chief's words; the shard lives on.
-            logger.exception("ps:%d could not write its shard file.", self.index)
             error = f"ps:{self.index} could not write its shard file: {failure}"
+            logger.error("%s", error, exc_info=not isinstance(failure, OSError))
         with self._lock:
             self._deliver(self._node.written(snapshot.save, file, error, time.monotonic()))
 
@@ -390,8 +411,9 @@ class LocalShard(Shard):
         self._host = host
         self._request: ExchangeRequest | None = None
 
-    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
+    def load(self, generation: str, member: int, slices: Sequence[LoadedSlice]) -> None:
         """Put all slices in place; see ``Shard.load``."""
+        self._host.check_load(generation, member)
         self._host.load(generation, slices)
 
     def keep_manifest(self, generation: str, member: int, manifest_json: str) -> None:

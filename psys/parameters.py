@@ -50,6 +50,24 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a push says of its batch.
+
+    Attributes:
+        global_step: the step its gradients were computed at.
+        input_batches: batches the trainer's process has trained on, this one included.
+        examples: in this batch.
+    """
+
+    global_step: int = 0
+    input_batches: int = 0
+    examples: int = 0
+
+
+NO_ORIGIN = Origin()
+
+
+@dataclass(frozen=True)
 class Pulled:
     """What one exchange brought.
 
@@ -110,17 +128,22 @@ class Parameters:
     # ------------------------------------------------------------ create and restore
 
     def load(
-        self, generation: str, slice_for: Callable[[VariableSpec, int, int], LoadedSlice]
+        self,
+        generation: str,
+        member: int,
+        slice_for: Callable[[VariableSpec, int, int], LoadedSlice],
     ) -> None:
         """Put every slice into its shard.
 
         Args:
             generation: as the lead ordered it.
+            member: the chief's member number.
             slice_for: makes the slice of a variable's rows ``[start, stop)``.
         """
         for index, shard in enumerate(self.shards):
             shard.load(
                 generation,
+                member,
                 [
                     slice_for(self.specs[one.variable], one.start, one.stop)
                     for one in self.shard_map.on(index)
@@ -138,6 +161,7 @@ class Parameters:
         *,
         pull: bool = True,
         wants_grant: bool = True,
+        origin: Origin = NO_ORIGIN,
     ) -> Pulled:
         """Push one step and pull the next, over all shards at once.
 
@@ -148,6 +172,7 @@ class Parameters:
             rows: global ids wanted of each table, ``[n]`` sorted and unique.
             pull: whether values are wanted at all.
             wants_grant: whether the lead is asked for a next step.
+            origin: of the gradients.
 
         Raises:
             ModelError: if a gradient does not fit; nothing was sent.
@@ -170,6 +195,9 @@ class Parameters:
                     name: parts[index][1] for name, parts in wanted.items() if index in parts
                 },
                 wants_grant=wants_grant and index == 0,
+                global_step=origin.global_step,
+                input_batches=origin.input_batches,
+                examples=origin.examples,
             )
             for index in range(len(self.shards))
         ]

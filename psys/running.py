@@ -36,6 +36,11 @@ def leave() -> None:
     _active.stack.pop()
 
 
+def inside() -> bool:
+    """Return whether this thread is in a run of a model_fn."""
+    return bool(getattr(_active, "stack", []))
+
+
 def current() -> Any:
     """Return this thread's current run.
 

@@ -15,7 +15,7 @@ from psys import host as hosts
 from psys.errors import ShardTimeout, ShardUnavailable
 from psys.host import LocalShard, NodeHost
 from psys.ps.endings import Limits
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.messages import (
     ExchangeRequest,
     Outcome,

@@ -54,12 +54,12 @@ class Cluster:
         self.shards: list[Any] = [LocalShard(host) for host in self.hosts]
         self.parameters = Parameters(SPECS, self.shards, 1.0)
         self.order(phase=ShardPhase.LOADING)
-        self.parameters.load(G, slice_for)
+        self.parameters.load(G, 1, slice_for)
         self.order(phase=ShardPhase.LIVE)
 
     def order(self, generation: str = G, **orders: Any) -> None:
         for host in self.hosts:
-            host.obey(ShardOrders(generation, **orders))
+            host.obey(ShardOrders(generation, chief=1, **orders))
 
     def exchange(self, sequence: int, gradients: Any = None, rows: Any = None) -> Any:
         return self.parameters.exchange(PLACE, sequence, gradients, rows or {}, wants_grant=False)

@@ -9,9 +9,12 @@ import pytest
 
 NAMES = {
     "psys": """
-        __version__ clip_by_average_norm clip_by_global_norm clip_by_norm clip_by_value estimator
-        feature_column get_variable global_norm group layers losses metrics nn train
-        variable_scope
+        __version__ clip_by_average_norm clip_by_global_norm clip_by_norm clip_by_value counter
+        distribute estimator feature_column get_variable global_norm group layers losses metrics
+        moving_average nn train variable_scope
+    """,
+    "psys.distribute": """
+        ParameterServerStrategy
     """,
     "psys.estimator": """
         DNNClassifier DNNEstimator DNNLinearCombinedClassifier DNNLinearCombinedEstimator
@@ -29,7 +32,7 @@ NAMES = {
         numpy_input_fn pandas_input_fn
     """,
     "psys.layers": """
-        dense dropout flatten
+        batch_normalization dense dropout flatten
     """,
     "psys.losses": """
         Reduction absolute_difference compute_weighted_loss hinge_loss huber_loss log_loss
@@ -59,16 +62,16 @@ NAMES = {
     "psys.optimizers": """
         AdadeltaOptimizer AdagradDAOptimizer AdagradOptimizer AdamOptimizer FtrlOptimizer
         GradientDescentOptimizer LazyAdamOptimizer LearningRateSchedule Minimization
-        MomentumOptimizer Optimizer ProximalAdagradOptimizer ProximalGradientDescentOptimizer
-        RMSPropOptimizer TrainOp from_config get group
+        MomentumOptimizer MovingAverage Optimizer ProximalAdagradOptimizer
+        ProximalGradientDescentOptimizer RMSPropOptimizer Sum TrainOp from_config get group
     """,
     "psys.sharding": """
         ShardMap Slice plan
     """,
     "psys.checkpoint": """
-        CHECKPOINTS Catalog CheckpointReader Fault FileInfo FileStorage MANIFEST Manifest
+        CHECKPOINTS CheckpointReader Fault FileInfo FileStorage MANIFEST Manifest
         MemoryStorage ModelReader ShardEntry ShardReader SliceState Storage checkpoint_dir commit
-        delete discard_attempt find_latest_valid latest_checkpoint load load_all no_fault
+        delete find_latest_valid latest_checkpoint load load_all no_fault
         open_checkpoint plan_deletions shard_file_name write_shard
     """,
     "psys.summary": """

@@ -5,7 +5,7 @@
 and slices back to any number of ps. Nothing in this package knows gRPC, threads or optimizers.
 """
 
-from psys.checkpoint.catalog import Catalog, find_latest_valid, latest_checkpoint, open_checkpoint
+from psys.checkpoint.catalog import find_latest_valid, latest_checkpoint, open_checkpoint
 from psys.checkpoint.manifest import (
     CHECKPOINTS,
     MANIFEST,
@@ -18,14 +18,13 @@ from psys.checkpoint.manifest import (
     shard_file_name,
 )
 from psys.checkpoint.reader import CheckpointReader, ModelReader, SliceState
-from psys.checkpoint.retention import delete, discard_attempt, plan_deletions
+from psys.checkpoint.retention import delete, plan_deletions
 from psys.checkpoint.shard_file import FileInfo, ShardReader, write_shard
 from psys.checkpoint.storage import Fault, FileStorage, MemoryStorage, Storage, no_fault
 
 __all__ = [
     "CHECKPOINTS",
     "MANIFEST",
-    "Catalog",
     "CheckpointReader",
     "Fault",
     "FileInfo",
@@ -40,7 +39,6 @@ __all__ = [
     "checkpoint_dir",
     "commit",
     "delete",
-    "discard_attempt",
     "find_latest_valid",
     "latest_checkpoint",
     "load",

@@ -1,14 +1,13 @@
 """Which checkpoints there are, and which is the latest one that can be used.
 
-Disk is the truth: a ``Catalog`` is a cache, rebuilt from the manifests. A checkpoint found bad is
-quarantined: reported in one line, passed over, never deleted.
+Disk is the truth, and is looked at each time. A checkpoint found bad is reported in one line,
+passed over, never deleted.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
 
 from psys.checkpoint.manifest import MANIFEST, Manifest, load_all
 from psys.checkpoint.reader import CheckpointReader, open_checkpoint_dir
@@ -16,52 +15,6 @@ from psys.checkpoint.storage import FileStorage, Storage
 from psys.errors import CheckpointError, CheckpointNotFound
 
 _log = logging.getLogger(__name__)
-
-
-class Catalog:
-    """The known checkpoints, oldest first. Not thread-safe: its owner has the lock.
-
-    Invariant: ``latest()`` is the greatest by (global_step, created) that is not quarantined.
-    """
-
-    def __init__(self, manifests: Iterable[Manifest] = ()) -> None:
-        self._manifests = {manifest.checkpoint_id: manifest for manifest in manifests}
-        self._quarantined: dict[str, str] = {}
-
-    @classmethod
-    def from_storage(cls, storage: Storage) -> Catalog:
-        """Rebuild the catalogue from the manifests on disk."""
-        return cls(load_all(storage))
-
-    def add(self, manifest: Manifest) -> bool:
-        """Add a checkpoint; False if it was known already."""
-        known = manifest.checkpoint_id in self._manifests
-        self._manifests[manifest.checkpoint_id] = manifest
-        return not known
-
-    def remove(self, checkpoint_id: str) -> None:
-        """Forget a checkpoint that was deleted; one not known is no error."""
-        self._manifests.pop(checkpoint_id, None)
-        self._quarantined.pop(checkpoint_id, None)
-
-    def quarantine(self, checkpoint_id: str, reason: str) -> None:
-        """Pass a bad checkpoint over from now on, and say why, once."""
-        if checkpoint_id in self._manifests and checkpoint_id not in self._quarantined:
-            self._quarantined[checkpoint_id] = reason
-            _log.warning("%s is passed over: %s", self._manifests[checkpoint_id].directory, reason)
-
-    def get(self, checkpoint_id: str) -> Manifest | None:
-        """Return a checkpoint by its id, quarantined or not; None if it is not known."""
-        return self._manifests.get(checkpoint_id)
-
-    def entries(self) -> tuple[Manifest, ...]:
-        """Return the usable checkpoints, oldest first."""
-        usable = (m for i, m in self._manifests.items() if i not in self._quarantined)
-        return tuple(sorted(usable, key=lambda manifest: manifest.order))
-
-    def latest(self) -> Manifest | None:
-        """Return the newest usable checkpoint, or None."""
-        return max(self.entries(), key=lambda manifest: manifest.order, default=None)
 
 
 def find_latest_valid(storage: Storage, hashes: bool = True) -> Manifest | None:

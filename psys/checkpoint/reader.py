@@ -177,10 +177,6 @@ class CheckpointReader:
             {key: float(number) for key, number in scalars.items()},
         )
 
-    def shard_metadata(self, index: int) -> Mapping[str, Any]:
-        """Return what shard ``index`` wrote beside its tensors (fences, scalars, cut)."""
-        return self._shard(index).metadata
-
     def verify(self, hashes: bool = True) -> None:
         """Check every shard file: there, of its size, of its hash, of this cut.
 

@@ -1,8 +1,7 @@
 """Which checkpoints to delete, and deleting them.
 
 The rule is a pure function of the manifests, so a restarted chief decides as the one before did.
-Nothing here looks for checkpoints by itself, and nothing is deleted that has no manifest except
-the files of an attempt that its owner gives up by name.
+Nothing here looks for checkpoints by itself, and nothing is deleted that has no manifest.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 
-from psys.checkpoint.manifest import MANIFEST, Manifest, checkpoint_dir
+from psys.checkpoint.manifest import Manifest
 from psys.checkpoint.storage import Storage
-from psys.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
 
@@ -62,18 +60,6 @@ def delete(storage: Storage, manifest: Manifest) -> None:
     storage.remove(manifest.name)
     _remove_files(storage, manifest.directory)
     _log.info("Deleted checkpoint %s.", storage.path(manifest.directory))
-
-
-def discard_attempt(storage: Storage, global_step: int, checkpoint_id: str) -> None:
-    """Delete the files of a save that failed before its commit.
-
-    Raises:
-        CheckpointError: if it was committed: a checkpoint is deleted by ``delete``.
-    """
-    directory = checkpoint_dir(global_step, checkpoint_id)
-    if storage.exists(f"{directory}/{MANIFEST}"):
-        raise CheckpointError(f"{storage.path(directory)} is a checkpoint, not a failed attempt.")
-    _remove_files(storage, directory)
 
 
 def _remove_files(storage: Storage, directory: str) -> None:

@@ -2,7 +2,7 @@
 
 A tensor is the rows of a slice, ``[rows, ...]`` (a scalar variable is one row, ``[1]``): the
 value under the variable's name, a slot under ``<variable>/<OptimizerKind>/<slot>``. What is no
-tensor (rows covered, scalars, fences) is JSON under the key ``psys`` of the file's metadata. A
+tensor (rows covered, scalars, cut) is JSON under the key ``psys`` of the file's metadata. A
 shard without slices writes a valid file of no tensors. Reading maps the file and touches only
 the rows asked for. Nothing here knows which files make a checkpoint: ``manifest.py``.
 
@@ -57,7 +57,7 @@ def write_shard(
         values: ``[rows, ...]`` arrays by tensor key (see the module's docstring).
         metadata: JSON-able; as used here ``checkpoint_id``, ``generation``, ``shard`` (index),
             ``slices`` ``[[variable, start, stop], ...]``, ``scalars``
-            ``{variable: {name: float}}``, ``cut`` ``{task: [member, sequence]}``, ``fences``.
+            ``{variable: {name: float}}``, ``cut`` ``{task: [member, sequence]}``.
         fault: called with "before_rename".
 
     Raises:

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from psys.errors import CheckpointError, CheckpointNotFound
+from psys.errors import CheckpointError, CheckpointNotFound, ConfigError
 
 Fault = Callable[[str], None]
 """Called at a named point of a commit, so that a test can kill the process there."""
@@ -126,6 +126,22 @@ class FileStorage(Storage):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.path.abspath(os.fspath(root))
+
+    def check_writable(self) -> None:
+        """Create the directory, and for a moment a file in it: before work is done in vain.
+
+        Raises:
+            ConfigError: if the system refuses.
+        """
+        try:
+            _make_directory(self.root)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"model_dir {self.root} cannot be written to: {error}. Name a directory that "
+                "this process may create, or write to."
+            ) from error
 
     def path(self, name: str) -> str:
         """Return the absolute path."""

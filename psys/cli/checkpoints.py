@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from psys.checkpoint.manifest import Manifest, load_all
 from psys.checkpoint.storage import FileStorage
-from psys.cluster import job_token
+from psys.cli.table import format_table
+from psys.environment import job_token
 from psys.errors import ConfigError
 from psys.ps.messages import CheckpointEntry
 from psys.rpc.remote_catalog import list_checkpoints
@@ -124,15 +124,6 @@ def _entry_row(entry: CheckpointEntry) -> CheckpointRow:
         final=entry.final,
         path=entry.path,
     )
-
-
-def format_table(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines with their cells under each other; numbers need not be told apart."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
 
 
 def format_age(seconds: float) -> str:

@@ -28,7 +28,8 @@ from psys.cli.guard_pipe import Guard, start_guard
 from psys.cli.launch import Launch
 from psys.cli.output import Console, RoleOutput
 from psys.cli.verdict import FAILED, JobVerdict, one_line, read_verdict
-from psys.cluster import CHIEF, EVALUATOR, WORKER, Task, child_environment
+from psys.cluster import CHIEF, EVALUATOR, WORKER, Task
+from psys.environment import child_environment
 
 _READ_REST_SECS = 2.0
 

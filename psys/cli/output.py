@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TextIO
 
 _COLOURS = {"chief": 32, "worker": 36, "ps": 33, "evaluator": 35}
+_OWN_ERROR = re.compile(r"^psys: (\w+: .+)")
 _EXCEPTION_LINE = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Failed|Fenced|Interrupt)(:|$)")
 
 
@@ -54,7 +55,10 @@ class LastWords:
 
     def hear(self, line: str) -> None:
         """Take the next line."""
-        if line.startswith("Traceback (most recent call last)"):
+        own = _OWN_ERROR.match(line)
+        if own:
+            self._exception, self._in_traceback = own[1], False
+        elif line.startswith("Traceback (most recent call last)"):
             self._in_traceback = True
         elif self._in_traceback and line and not line[0].isspace():
             self._exception, self._in_traceback = line, False

@@ -10,6 +10,7 @@ import argparse
 import json
 import secrets
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,7 +24,8 @@ from psys.cli.launcher import LocalCluster
 from psys.cli.output import Console
 from psys.cli.ports import LOOPBACK, PortReservation
 from psys.cli.verdict import FAILED, JobVerdict
-from psys.cluster import CHIEF, EVALUATOR, PS, WORKER, interactive_wishes, job_token
+from psys.cluster import CHIEF, EVALUATOR, PS, WORKER
+from psys.environment import interactive_wishes, job_token
 from psys.errors import ConfigError
 
 
@@ -48,7 +50,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--evaluator", action="store_true", help="start an evaluator; the job ends after it"
     )
     parser.add_argument(
-        "--log-dir", type=Path, metavar="DIR", help="one log file per role (a temporary directory)"
+        "--log-dir",
+        type=Path,
+        metavar="DIR",
+        help="one log file per role (a temporary directory, kept if the job FAILED)",
     )
     parser.add_argument(
         "--timeout-secs", type=_seconds, metavar="SECS", help="end the job after so long (never)"
@@ -90,12 +95,16 @@ def run(options: argparse.Namespace) -> int:
             command=[options.script, *options.args],
             cluster=cluster,
             log_dir=log_dir,
-            environment={"PSYS_JOB_TOKEN": token},
+            environment={"PSYS_JOB_TOKEN": token, "PSYS_JOB_ID": secrets.token_hex(6)},
             timeout_secs=options.timeout_secs,
         )
         local = LocalCluster(launch, console, _say)
         with _signals_to(local) as received:
             verdict = _run(local)
+    if options.log_dir is not None or not verdict.finished:
+        _say(f"logs are kept in {log_dir}")
+    else:
+        shutil.rmtree(log_dir, ignore_errors=True)
     console.write(verdict.line())
     if verdict.finished:
         return 0

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from psys.cluster import job_token
+from psys.cli.table import format_table
+from psys.environment import job_token
 from psys.rpc.remote_cluster import fetch_status
+
+_TASKS = ("TASK", "STANDING", "PHASE", "MEMBER")
+_CHECKPOINTS = ("STEP", "ID", "PATH")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,27 +42,37 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def format_status(status: object, indent: str = "") -> Iterator[str]:
-    """Yield the lines of a nested status, outer names before inner ones."""
-    if isinstance(status, Mapping):
-        for name, value in status.items():
-            if isinstance(value, (Mapping, list, tuple)) and value:
-                yield f"{indent}{name}:"
-                yield from format_status(value, indent + "  ")
-            else:
-                yield f"{indent}{name}: {_word(value)}"
-    elif isinstance(status, (list, tuple)):
-        for value in status:
-            if isinstance(value, Mapping):
-                fields = ", ".join(f"{name} {_word(inner)}" for name, inner in value.items())
-                yield f"{indent}- {fields}"
-            else:
-                yield f"{indent}- {_word(value)}"
-    else:
-        yield f"{indent}{_word(status)}"
+def format_status(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines: how far the job is, its tasks, its checkpoints."""
+    steps = f"{status['global_step']}"
+    if status["max_steps"]:
+        steps += f" of {status['max_steps']}"
+    facts = [
+        ("job", status["job"]),
+        ("global step", steps),
+        ("waiting for", status["waiting_for"] or "nobody"),
+        ("generation", status["generation"] or "none is live"),
+    ]
+    yield from format_table(facts)
+    yield ""
+    tasks = sorted(status["tasks"], key=lambda one: _place(one["task"]))
+    yield from format_table([_TASKS, *(_task_row(one) for one in tasks)])
+    yield ""
+    checkpoints = status["checkpoints"]
+    if not checkpoints:
+        yield "no checkpoints"
+        return
+    rows = [(str(one["global_step"]), one["checkpoint_id"], one["path"]) for one in checkpoints]
+    yield from format_table([_CHECKPOINTS, *rows])
 
 
-def _word(value: object) -> str:
-    if value is None or value in ({}, [], (), ""):
-        return "none"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+def _task_row(task: Mapping[str, Any]) -> tuple[str, ...]:
+    seen = task["standing"] != "never seen"
+    phase = task["phase"].replace("_", " ") if seen else "-"
+    return task["task"], task["standing"], phase, str(task["member"] or "-")
+
+
+def _place(task: str) -> tuple[str, int]:
+    """Return what sorts ``ps:10`` behind ``ps:9``."""
+    kind, _, index = task.partition(":")
+    return kind, int(index or 0)

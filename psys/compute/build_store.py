@@ -8,12 +8,13 @@ right and the numbers are not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psys.arrays import Array, Gradient, VariableSpec
 from psys.compute.features import InputFeatures
 from psys.compute.store import VariableStore, unique_ids
+from psys.errors import ModelError
 from psys.initializers import Initializer
 
 
@@ -77,6 +78,18 @@ class BuildStore(VariableStore):
         unique, inverse = unique_ids(ids)
         rows = spec.initializer.rows(name, shape, "float32", 0, len(unique), self.seed)
         return rows, inverse
+
+    def note_update(self, name: str, value: Array, rule: Mapping[str, Any]) -> None:
+        """Record how the ps takes in what a step measures.
+
+        Raises:
+            ModelError: if gradients change the variable, or it has another rule.
+        """
+        spec = self.specs[name]
+        if name in self.trainable or spec.optimizer not in (None, rule):
+            other = "gradients" if name in self.trainable else dict(spec.optimizer or {})
+            raise ModelError(f"Variable {name!r} is changed by {other}, and by {dict(rule)} too.")
+        self.specs[name] = replace(spec, optimizer=rule)
 
     def gradients(self, loss: Any) -> Mapping[str, Gradient | None]:
         """Return zeros for each trainable variable: this run's loss is not trained on."""

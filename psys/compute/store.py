@@ -64,6 +64,17 @@ class VariableStore(ABC):
     ) -> tuple[Array, Array]:
         """Return ``(rows [n_unique, ...], inverse [nnz])`` of the table ``name`` (a full name)."""
 
+    def note_update(  # noqa: B027 - most runs only read
+        self, name: str, value: Array, rule: Mapping[str, Any]
+    ) -> None:
+        """Note what this step measured for ``name`` (a full name); only training sends it.
+
+        Args:
+            name: a dense variable that gradients do not change.
+            value: of the variable's shape and dtype.
+            rule: the configuration of how the ps takes it in.
+        """
+
     def gradients(self, loss: Any) -> Mapping[str, Gradient | None]:
         """Return a gradient for each variable in use: zeros, where nothing is differentiated."""
         return {

@@ -45,6 +45,8 @@ class TrainStore(VariableStore):
         self._fetch = fetch
         self._given: dict[str, Array] = {}
         self._roots: dict[Any, tuple[str, Array | None]] = {}
+        self.updates: dict[str, Array] = {}
+        """What the step measured for variables that no gradient changes, by name."""
 
     def get_variable(
         self,
@@ -76,6 +78,19 @@ class TrainStore(VariableStore):
         unique, inverse = _unique(ids, column, features)
         rows = self._find(name, unique)
         return self._trace(name, rows, unique, trainable), inverse
+
+    def note_update(self, name: str, value: Array, rule: Mapping[str, Any]) -> None:
+        """Note what this step measured for ``name``; measured twice, it counts once.
+
+        Raises:
+            ModelError: if the first run of model_fn did not measure it, or by another rule.
+        """
+        if self._specs[name].optimizer != rule:
+            raise ModelError(
+                f"Variable {name!r} was taken in by {self._specs[name].optimizer} when model_fn "
+                f"ran first, now by {dict(rule)}."
+            )
+        self.updates[name] = value
 
     def gradients(self, loss: Any) -> dict[str, Gradient | None]:
         """Return the gradient of ``loss`` by every trainable variable; None if it plays no part.

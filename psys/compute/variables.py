@@ -6,13 +6,15 @@ every call of a model_fn. Nothing here holds a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from psys import running
 from psys.arrays import Array, GlobalStep
 from psys.compute.backward import is_traced, untraced
 from psys.compute.build_store import BuildStore, Prefetch
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _GLOROT = GlorotUniform()
+_hooks = threading.local()
 
 
 def get_variable(
@@ -133,10 +136,24 @@ def variable_scope(prefix: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def global_step_in_hooks(step: Callable[[], int]) -> Iterator[None]:
+    """Let ``get_global_step`` answer ``step()`` in this thread between the runs of model_fn."""
+    before = getattr(_hooks, "step", None)
+    _hooks.step = step
+    try:
+        yield
+    finally:
+        _hooks.step = before
+
+
 def current_global_step() -> GlobalStep:
-    """Return the global step this run of model_fn started from.
+    """Return the global step: in a hook the newest, in a model_fn that from which it started.
 
     Raises:
-        ModelError: outside a model_fn.
+        ModelError: outside both.
     """
+    step: Callable[[], int] | None = getattr(_hooks, "step", None)
+    if step is not None and not running.inside():
+        return GlobalStep(step())
     return GlobalStep(current_store().global_step)

@@ -24,17 +24,18 @@ from psys.checkpoint.storage import FileStorage
 from psys.compute.build_store import BuildStore
 from psys.errors import CheckpointNotFound, ConfigError, ModelError
 from psys.estimator import evaluation
-from psys.estimator.export import make_signature, open_model, write_export
+from psys.estimator.export import make_signature, open_model, received_features, write_export
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.estimator.specs import checked_hooks, checked_listeners
 from psys.estimator.training import TrainArguments, TrainingRun
-from psys.train.chief import new_seed
 from psys.train.hooks import CheckpointSaverListener, SessionRunHook
-from psys.train.input_pipeline import Batch, InputPipeline, as_batch, batches, call_input_fn
+from psys.train.input_pipeline import Batch, InputPipeline, batches, call_input_fn
+from psys.train.interrupts import saving_on_signal
 from psys.train.log import show_log_lines
 from psys.train.membership import Membership, local_settings
 from psys.train.model import InitialModel
+from psys.train.restoring import new_seed
 
 logger = logging.getLogger("psys")
 
@@ -131,6 +132,8 @@ class Estimator:
             ConfigError: if an argument cannot be used, or TF_CONFIG names a cluster (there,
                 ``train_and_evaluate`` trains).
             ModelError: if the model or its data cannot be used.
+            KeyboardInterrupt: after Ctrl-C, once the step under way is saved; SystemExit after
+                SIGTERM.
         """
         _check_steps(steps, max_steps)
         if self._config.cluster_config.cluster is not None:
@@ -151,13 +154,15 @@ class Estimator:
         arguments = TrainArguments(
             input_fn, checked, listeners, steps, max_steps, params=self.params
         )
+        FileStorage(self.model_dir).check_writable()
         membership = Membership(local_settings(self.model_dir))
         run = TrainingRun(self.call_model_fn, self._config, membership, arguments)
         try:
             assert membership.attendance is not None
-            membership.attendance.begin()
-            run.run()
-            run.finish()
+            with saving_on_signal(run.request_stop):
+                membership.attendance.begin()
+                run.run()
+                run.finish()
         finally:
             run.close()
             membership.close()
@@ -259,6 +264,7 @@ class Estimator:
 
         Raises:
             CheckpointNotFound: (a ValueError) if there is no checkpoint.
+            ConfigError: if serving_input_receiver_fn returns no features.
             ModelError: if model_fn makes no predictions of these features.
         """
         path = checkpoint_path or self.latest_checkpoint()
@@ -267,8 +273,7 @@ class Estimator:
         reader = open_checkpoint(path)
         features = self._seen_features
         if serving_input_receiver_fn is not None:
-            received = serving_input_receiver_fn()
-            features = as_batch(getattr(received, "features", received)).features
+            features = received_features(serving_input_receiver_fn)
         served: Mapping[str, Any] = {}
         predictions: tuple[str, ...] = ()
         if features is not None:

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from psys.arrays import Array
 from psys.checkpoint import ModelReader
 from psys.compute.backward import untraced
 from psys.compute.read_store import ReadStore
+from psys.compute.variables import global_step_in_hooks
 from psys.errors import ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.metrics import Metric
@@ -74,26 +76,33 @@ class _Loop:
                 spec, begun = self.run(batch), True
                 self._begin(spec)
             context = SessionRunContext(None)
-            wanted = [hook.before_run(context) for hook in self._hooks]
+            with self._around_hooks():
+                wanted = [hook.before_run(context) for hook in self._hooks]
             spec = spec or self.run(batch)
             yield spec
             loss = None if spec.loss is None else float(np.reshape(untraced(spec.loss), ()))
             values = SessionRunValues(None, loss, self._reader.global_step, batch.size)
-            for hook, arguments in zip(self._hooks, wanted, strict=True):
-                hook.after_run(context, with_results(values, arguments, spec.predictions))
+            with self._around_hooks():
+                for hook, arguments in zip(self._hooks, wanted, strict=True):
+                    hook.after_run(context, with_results(values, arguments, spec.predictions))
             if context.stop_requested or self._stopping:
                 break
         if begun:
-            for hook in self._hooks:
-                hook.end(None)
+            with self._around_hooks():
+                for hook in self._hooks:
+                    hook.end(None)
 
     def _begin(self, spec: EstimatorSpec) -> None:
         evaluating = self._mode == ModeKeys.EVAL
         self._hooks += spec.evaluation_hooks if evaluating else spec.prediction_hooks
-        for hook in self._hooks:
-            hook.begin()
-        for hook in self._hooks:
-            hook.after_create_session(None, None)
+        with self._around_hooks():
+            for hook in self._hooks:
+                hook.begin()
+            for hook in self._hooks:
+                hook.after_create_session(None, None)
+
+    def _around_hooks(self) -> AbstractContextManager[None]:
+        return global_step_in_hooks(lambda: self._reader.global_step)
 
     def _value(self, name: str) -> Array:
         if name not in self._values:

@@ -26,6 +26,7 @@ from psys.checkpoint.reader import check_rows
 from psys.checkpoint.shard_file import ShardReader, write_shard
 from psys.checkpoint.storage import sync
 from psys.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, ModelError
+from psys.train.input_pipeline import as_batch
 
 EXPORT = "export.json"
 VARIABLES = "variables.safetensors"
@@ -48,6 +49,23 @@ def make_signature(features: Mapping[str, Any], predictions: Iterable[str]) -> d
         dtype = "string" if array.dtype.kind in "OSU" else array.dtype.name
         described[key] = {"dtype": dtype, "shape": [None, *array.shape[1:]]}
     return {"features": described, "predictions": sorted(predictions)}
+
+
+def received_features(serving_input_receiver_fn: Callable[[], Any]) -> Any:
+    """Return the features a serving_input_receiver_fn describes: a dict of arrays, or one array.
+
+    Raises:
+        ConfigError: if it returns anything else; what it raises itself is its own.
+    """
+    received = serving_input_receiver_fn()
+    try:
+        return as_batch(getattr(received, "features", received)).features
+    except ModelError as error:
+        raise ConfigError(
+            "serving_input_receiver_fn should return the features a server is given, as a dict "
+            f"of example arrays [batch, ...], got {type(received).__name__}; leave it out to "
+            "take those of the evaluation."
+        ) from error
 
 
 def write_export(

@@ -12,10 +12,11 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from psys.errors import ConfigError
+from psys.estimator.export import received_features
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,17 @@ class Exporter(ABC):
         """
 
 
+def check_exporters(exporters: Iterable[Exporter]) -> None:
+    """Call every ``serving_input_receiver_fn`` once, before there is anything to lose.
+
+    Raises:
+        ConfigError: if one returns no features.
+    """
+    for exporter in exporters:
+        if isinstance(exporter, _ModelExporter):
+            exporter.check()
+
+
 class _ModelExporter(Exporter):
     """Exports the checkpoint it is given."""
 
@@ -87,6 +99,19 @@ class _ModelExporter(Exporter):
     def name(self) -> str:
         """The exporter's name."""
         return self._name
+
+    def check(self) -> None:
+        """Call ``serving_input_receiver_fn`` and look at what it returns.
+
+        Raises:
+            ConfigError: if these are no features.
+        """
+        if self._serving_input_receiver_fn is None:
+            return
+        try:
+            received_features(self._serving_input_receiver_fn)
+        except ConfigError as error:
+            raise ConfigError(f"Exporter {self.name!r}: {error}") from error
 
     def export(
         self,

@@ -15,15 +15,8 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Final, TypeVar
 
-from psys.cluster import (
-    CHIEF,
-    EVALUATOR,
-    MASTER,
-    PS,
-    ClusterConfig,
-    ClusterSpec,
-    read_tf_config,
-)
+from psys.cluster import CHIEF, EVALUATOR, MASTER, PS, ClusterConfig, ClusterSpec, read_tf_config
+from psys.distribute import ParameterServerStrategy
 from psys.errors import ConfigError, ConfigTypeError
 
 _LOGGER = logging.getLogger(__name__)
@@ -45,7 +38,7 @@ _ABOVE_ZERO = (
     "start_timeout_secs",
     "recover_secs",
 )
-_DISTRIBUTES = ("train_distribute", "eval_distribute", "experimental_distribute")
+_NO_DISTRIBUTES = ("eval_distribute", "experimental_distribute")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +58,8 @@ class RunConfig:
         keep_checkpoint_max: how many recent checkpoints to keep; 0 or None keeps all.
         keep_checkpoint_every_n_hours: also keep one for each so many hours.
         log_step_count_steps: steps between lines telling loss and steps a second.
-        train_distribute, eval_distribute, experimental_distribute: strategies; none exists yet,
-            parameter servers need none.
+        train_distribute: a ``psys.distribute.ParameterServerStrategy``; None for its defaults.
+        eval_distribute, experimental_distribute: always None: evaluation is one process.
         device_fn: accepted for tf.estimator programs; psys has no devices to place on.
         protocol: None or ``grpc``; ``grpc+verbs`` is accepted and means ``grpc``.
         experimental_max_worker_delay_secs: most seconds a worker waits before it starts.
@@ -93,7 +86,7 @@ class RunConfig:
     keep_checkpoint_max: int | None = 5
     keep_checkpoint_every_n_hours: float | None = 10000
     log_step_count_steps: int | None = 100
-    train_distribute: None = None
+    train_distribute: ParameterServerStrategy | None = None
     device_fn: Callable[..., Any] | None = None
     protocol: str | None = None
     eval_distribute: None = None
@@ -145,6 +138,11 @@ class RunConfig:
             new._set(name, value)
         new._check()
         return new
+
+    @property
+    def strategy(self) -> ParameterServerStrategy:
+        """What ``train_distribute`` says, or its defaults."""
+        return self.train_distribute or ParameterServerStrategy()
 
     @property
     def cluster_spec(self) -> ClusterSpec:
@@ -256,11 +254,15 @@ class RunConfig:
                 "it None. Numeric threads are set by OMP_NUM_THREADS, time-outs by "
                 f"start_timeout_secs and recover_secs. Got {self.session_config!r}."
             )
-        for name in _DISTRIBUTES:
+        if not isinstance(self.train_distribute, ParameterServerStrategy | None):
+            raise ConfigError(
+                "train_distribute must be a psys.distribute.ParameterServerStrategy or None, got "
+                f"{self.train_distribute!r}."
+            )
+        for name in _NO_DISTRIBUTES:
             if getattr(self, name) is not None:
                 raise ConfigError(
-                    f"{name} must be None: supported strategies are none yet. Asynchronous "
-                    "training on parameter servers needs only TF_CONFIG. "
+                    f"{name} must be None: each evaluation runs in one process. "
                     f"Got {getattr(self, name)!r}."
                 )
         if self.device_fn is not None and _argument_names(self.device_fn) != ["op"]:

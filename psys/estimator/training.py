@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from psys.compute.variables import global_step_in_hooks
 from psys.errors import ClusterError, ConfigError, ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
@@ -20,17 +22,20 @@ from psys.ps.messages import CheckpointEntry, Directive, JobPhase, TaskPhase
 from psys.ps.roster import LEASE_SECS
 from psys.summary.writer import SummaryWriter
 from psys.train.builtin_hooks import (
+    LISTENER_STOPS,
     CheckpointSaverHook,
     LossSummaryHook,
     ProgressHook,
     StepCounterHook,
 )
-from psys.train.chief import ChiefControl, KeepRules, new_seed
+from psys.train.chief import ChiefControl
+from psys.train.committed import CommittedCheckpoints, KeepRules
 from psys.train.hooks import CheckpointSaverListener, SessionRunHook
 from psys.train.input_pipeline import InputContext, InputPipeline, batches, call_input_fn
 from psys.train.membership import Membership
 from psys.train.model import build
 from psys.train.progress import ProgressReporter
+from psys.train.restoring import new_seed
 from psys.train.session import LoopResult, Session
 from psys.train.trainer import Trainer
 
@@ -86,6 +91,7 @@ class TrainingRun:
         self._saver: CheckpointSaverHook | None = None
         self._session: Session | None = None
         self._hooks: list[SessionRunHook] = []
+        self._around_hooks = ExitStack()
         self._stopped_at: Directive | None = None
         """The directive known when no more was granted; None while there is more."""
         self.control: ChiefControl | None = None
@@ -126,6 +132,9 @@ class TrainingRun:
         parameters.check = trainer.check
         assert isinstance(built, EstimatorSpec)
         self._hooks = self._all_hooks(built)
+        self._around_hooks.enter_context(
+            global_step_in_hooks(lambda: self._session.global_step if self._session else 0)
+        )
         for hook in self._hooks:
             hook.begin()
         # Trainers at the same global step must not draw the same numbers.
@@ -137,7 +146,13 @@ class TrainingRun:
         result = self._end(session.run(first))
         if self.control is None:
             result = self._await_end(session, result)
-        if not result.steps:
+        if not result.steps and 0 < (arguments.max_steps or 0) <= result.global_step:
+            logger.info(
+                "Nothing to train: global step %d has reached max_steps %d already.",
+                result.global_step,
+                arguments.max_steps,
+            )
+        elif not result.steps:
             logger.warning("Training made no steps: %s.", result.reason)
         elif result.loss is not None:
             logger.info("Loss for final step: %.6g.", result.loss)
@@ -163,11 +178,18 @@ class TrainingRun:
         reached = 0
         while True:
             drained = self._attendance.wait_for(
-                lambda one: one.job is JobPhase.DRAINED or self._may_go_on(one),
+                lambda one: (
+                    one.job is JobPhase.DRAINED
+                    or self._may_go_on(one)
+                    or self._saves_meanwhile(saver, one)
+                ),
                 "all trainers to take their last step",
             )
             if drained.job is not JobPhase.DRAINED:
-                self._end(session.resume())
+                if self._may_go_on(drained):
+                    self._end(session.resume())
+                else:
+                    self._save_meanwhile(saver, session, drained.global_step)
                 continue
             if drained.global_step < reached:
                 raise ClusterError(
@@ -194,6 +216,7 @@ class TrainingRun:
 
     def close(self) -> None:
         """Give up input, connections and files; also after an exception."""
+        self._around_hooks.close()
         if self._pipeline is not None:
             self._pipeline.close()
         if self.control is not None:
@@ -223,16 +246,20 @@ class TrainingRun:
 
     def _start_chief(self, specs: Any, seed: int) -> None:
         config, settings = self._config, self._membership.settings
+        parameters = Parameters(specs, self._membership.shards(), config.recover_secs)
         self.control = ChiefControl(
             self._attendance,
-            Parameters(specs, self._membership.shards(), config.recover_secs),
-            settings.model_dir,
+            parameters,
+            CommittedCheckpoints(
+                settings.model_dir,
+                parameters,
+                KeepRules(config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours),
+                settings.shard_addresses,
+                settings.token,
+            ),
             seed=seed,
-            keep=KeepRules(config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours),
             steps=self._arguments.steps,
             max_steps=self._arguments.max_steps,
-            addresses=settings.shard_addresses,
-            token=settings.token,
         )
         self.control.start()
 
@@ -271,6 +298,16 @@ class TrainingRun:
         if not result.stopped:
             self._attendance.update(phase=TaskPhase.INPUT_ENDED)
         return result
+
+    def _saves_meanwhile(self, saver: CheckpointSaverHook, directive: Directive) -> bool:
+        """Return whether a checkpoint is due of what others train, this trainer's input ended."""
+        others_train = self._stopped_at is None and directive.job is JobPhase.RUNNING
+        return others_train and saver.is_time(directive.global_step)
+
+    def _save_meanwhile(self, saver: CheckpointSaverHook, session: Session, step: int) -> None:
+        session.global_step = step
+        if saver.save_now(session, step) and self.control is not None:
+            self.control.stop(LISTENER_STOPS)
 
     def _may_go_on(self, directive: Directive) -> bool:
         """Return whether a trainer that was granted no more may be granted more now.

@@ -12,6 +12,7 @@ from psys.optimizers.proximal import ProximalAdagradOptimizer, ProximalGradientD
 from psys.optimizers.rms_prop import RMSPropOptimizer
 from psys.optimizers.schedules import LearningRateSchedule
 from psys.optimizers.train_op import Minimization, TrainOp, group
+from psys.optimizers.updates import MovingAverage, Sum
 
 __all__ = [
     "AdadeltaOptimizer",
@@ -24,10 +25,12 @@ __all__ = [
     "LearningRateSchedule",
     "Minimization",
     "MomentumOptimizer",
+    "MovingAverage",
     "Optimizer",
     "ProximalAdagradOptimizer",
     "ProximalGradientDescentOptimizer",
     "RMSPropOptimizer",
+    "Sum",
     "TrainOp",
     "from_config",
     "get",

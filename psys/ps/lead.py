@@ -10,12 +10,13 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from psys.ps.endings import Ending, Limits, Waits, inputs_ended, overdue
+from psys.ps.endings import Ending, Waits, inputs_ended, overdue
 from psys.ps.grants import Grants
+from psys.ps.job import Job
+from psys.ps.joining import objection, settle
 from psys.ps.messages import (
-    PROTOCOL_VERSION,
     CheckpointEntry,
     ChiefOrders,
     Directive,
@@ -32,42 +33,6 @@ from psys.ps.messages import (
 )
 from psys.ps.roster import LEASE_SECS, Instance, Member, Roster
 from psys.ps.saving import Saving
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the lead knows of the job from its configuration.
-
-    Attributes:
-        ps: the ps tasks in order; the lead's own shard is the first. Empty where the chief
-            hosts the one shard.
-        trainers: chief and workers listed.
-        evaluator_listed: whether an evaluator is listed.
-        cluster_digest: of the ps list.
-        limits: how long to wait.
-    """
-
-    ps: tuple[TaskName, ...]
-    trainers: tuple[TaskName, ...]
-    evaluator_listed: bool = False
-    cluster_digest: str = ""
-    limits: Limits = field(default_factory=Limits)
-
-    @property
-    def num_shards(self) -> int:
-        """How many shards the model is spread over."""
-        return max(len(self.ps), 1)
-
-    @property
-    def others(self) -> tuple[TaskName, ...]:
-        """The ps other than the lead's own."""
-        return self.ps[1:]
-
-    @property
-    def listed(self) -> tuple[TaskName, ...]:
-        """Every task that must hear the verdict."""
-        evaluator = ("evaluator",) if self.evaluator_listed else ()
-        return (*self.trainers, *self.others, *evaluator)
 
 
 class _Model(enum.Enum):
@@ -95,6 +60,10 @@ class Lead:
         """
         self.job = job
         self.lead_id = new_id()
+        self.job_id = job.job_id
+        """The run of the job, '' until it is settled."""
+        self._run_kept = bool(job.job_id)
+        """Whether the chief has it on disk, or every task was given it."""
         self.grants = Grants()
         self.roster = Roster()
         self.saving = Saving(new_id)
@@ -107,6 +76,8 @@ class Lead:
         self._own_shard = own_shard
         self._new_id = new_id
         self._rejected: dict[Instance, str] = {}
+        self._claims: dict[Instance, str] = {}
+        """The run each process says it takes part in."""
         self._refused: dict[TaskName, int] = {}
         self._chief_instance: Instance | None = None
         self._digest_checked = ""
@@ -116,6 +87,7 @@ class Lead:
 
     def hear(self, report: Report, now: float) -> None:
         """Take in a report and go as far as it allows."""
+        self._claims[report.task, report.instance] = report.job_id
         if reason := self._objection(report):
             self._reject(report, reason, now)
         else:
@@ -135,6 +107,7 @@ class Lead:
     def stream_broken(self, instance: Instance, now: float) -> None:
         """Note that a process's control stream broke."""
         self._rejected.pop(instance, None)
+        self._claims.pop(instance, None)
         self.roster.stream_broken(instance, now)
         self.advance(now)
 
@@ -168,26 +141,13 @@ class Lead:
 
     def _objection(self, report: Report) -> str:
         """Return why a process does not belong to this job, '' if it does."""
-        job = self.job
-        if report.protocol_version != PROTOCOL_VERSION:
-            return (
-                f"{report.task} speaks protocol version {report.protocol_version}, the lead "
-                f"{PROTOCOL_VERSION}: install the same psys everywhere."
-            )
-        if report.cluster_digest != job.cluster_digest:
-            return (
-                f"{report.task} has another list of ps than the lead (other addresses, or "
-                "another order): give every task the same TF_CONFIG cluster."
-            )
-        if report.task not in (*job.trainers, *job.ps, "evaluator"):
-            return f"{report.task} is not listed in the lead's cluster."
-        digest = self._chief_digest()
-        if report.task != "chief" and digest and report.model_digest not in ("", digest):
-            return (
-                f"{report.task} builds other variables than the chief: run the same program "
-                "with the same arguments on every task."
-            )
-        return ""
+        return objection(
+            report,
+            job_id=self.job_id,
+            cluster_digest=self.job.cluster_digest,
+            listed=(*self.job.trainers, *self.job.ps, "evaluator"),
+            chief_digest=self._chief_digest(),
+        )
 
     def _chief_digest(self) -> str:
         """Return what the chief says of its variables, '' before it has built the model."""
@@ -210,6 +170,7 @@ class Lead:
         self.roster.admit_twins(now)
         self._return_grants()
         self._note_chief(now)
+        self._recall_verdict(now)
         if self.ending.verdict is None:
             self._note_failures(now)
         if self.ending.verdict is None:
@@ -257,6 +218,7 @@ class Lead:
         if chief is None or chief.report.chief is None:
             return
         facts = chief.report.chief
+        self._run_kept |= bool(self.job_id) and chief.report.job_id == self.job_id
         if chief.instance != self._chief_instance:
             self._chief_instance = chief.instance
             self.saving.forget()
@@ -265,18 +227,39 @@ class Lead:
                 self._end_generation()
         if chief.report.model_digest != self._digest_checked:
             self._digest_checked = chief.report.model_digest
-            for member in list(self.roster.members.values()):
-                if reason := self._objection(member.report):
-                    self._reject(member.report, reason, now)
+            self._object_again(now)
         self.grants.max_steps = facts.max_steps
         self.catalog = facts.committed
         evaluator = self.roster.members.get("evaluator")
         if evaluator is not None and evaluator.report.evaluator is not None:
             self.completed |= evaluator.report.evaluator.completed
 
+    def _object_again(self, now: float) -> None:
+        """Look at every member again, now that more is known of the job."""
+        for member in list(self.roster.members.values()):
+            if reason := self._objection(member.report):
+                self._reject(member.report, reason, now)
+
+    def _settle_run(self, now: float) -> None:
+        """Find out which run of the job this is, before the first model or a verdict."""
+        if self.job_id:
+            return
+        members = self.roster.members
+        tasks = ("chief", *self.job.others, *self.job.trainers, "evaluator")
+        reports = [members[task].report for task in tasks if task in members]
+        self.job_id = settle(reports, self.job.ended, self._new_id)
+        self._object_again(now)
+        self._recall_verdict(now)
+
+    def _recall_verdict(self, now: float) -> None:
+        """Stay with the verdict on disk, if a lead before this one gave it in this run."""
+        ended = self.job.ended
+        if ended is not None and ended[0] == self.job_id:
+            self.ending.conclude(ended[1], now)
+
     def _note_failures(self, now: float) -> None:
         """Turn a member's failure, or the chief's conclusion, into the verdict."""
-        for member in self.roster.members.values():
+        for member in list(self.roster.members.values()):
             report = member.report
             if report.phase is TaskPhase.FAILED and (
                 member.task != "evaluator" or self._evaluator_expected()
@@ -286,10 +269,12 @@ class Lead:
         if chief is not None and chief.report.chief is not None:
             conclusion = chief.report.chief.conclusion
             if conclusion is not None:
+                self._settle_run(now)
                 self.ending.conclude(conclusion, now)
 
     def fail(self, reason: str, now: float) -> None:
         """Make FAILED the verdict, unless there is one."""
+        self._settle_run(now)
         step = self.grants.global_step
         newest = self.catalog[-1].path if self.catalog else ""
         self.ending.conclude(
@@ -318,6 +303,9 @@ class Lead:
         if self._model is _Model.NONE:
             chief = self.roster.get("chief")
             if chief is not None and len(facts) == self.job.num_shards:
+                self._settle_run(now)
+                if self.ending.verdict or len(self._shard_facts()) < self.job.num_shards:
+                    return  # this run has ended, or a ps turned out to belong to another
                 self.generation = self._new_id()
                 self._model = _Model.PREPARING
             return
@@ -458,12 +446,15 @@ class Lead:
         task = instance[0]
         base = Directive(
             lead=self.lead_id,
+            # First the chief alone, who puts it on disk: else a run could be known only to those
+            # who stay when chief and lead are lost together.
+            job_id=self.job_id if self._run_kept or task == "chief" else "",
             generation=self.generation if self.live else "",
             job=self.phase,
             waiting_for=self.waits.describe(),
             global_step=self.grants.global_step if task == "chief" else 0,
             live_trainers=sum(member.trains for member in self.roster.live()),
-            verdict=self.ending.verdict,
+            verdict=self.ending.verdict or self._verdict_before(instance),
         )
         if instance in self._rejected:
             return replace(base, standing=Standing.REJECTED, waiting_for=self._rejected[instance])
@@ -486,6 +477,18 @@ class Lead:
             shard=self.shard_orders() if task in self.job.ps else None,
             chief=self._chief_orders() if task == "chief" else None,
         )
+
+    def _verdict_before(self, instance: Instance) -> Verdict | None:
+        """Return how the run ended that a process takes part in, if this is not that run."""
+        ended = self.job.ended
+        claim = self._claims.get(instance, "")
+        return ended[1] if ended is not None and claim and claim == ended[0] else None
+
+    def hears_of_steps(self, instance: Instance) -> bool:
+        """Return whether a process is told of steps as such: a chief that takes none itself."""
+        chief = self.roster.get("chief")
+        phase = chief.report.phase if chief is not None and chief.instance == instance else None
+        return phase is TaskPhase.INPUT_ENDED
 
     def may_leave(self, now: float) -> bool:
         """Return whether the lead's process may end."""

@@ -20,6 +20,7 @@ from psys.ps.messages import (
     ExchangeRequest,
     Fences,
     Outcome,
+    PastFence,
     ShardFacts,
     ShardFile,
     ShardOrders,
@@ -119,16 +120,28 @@ class SliceState:
             )
         return ""
 
-    def apply(self, gradient: Gradient) -> None:
-        """Let the optimizer change value and slots in place."""
+    def apply(self, gradient: Gradient, global_step: int) -> None:
+        """Let the optimizer change value and slots in place.
+
+        Args:
+            gradient: of the slice.
+            global_step: the step it was computed at, for schedules.
+        """
         assert self.optimizer is not None  # refusal() said so before
         if isinstance(gradient, IndexedSlices):
             summed = gradient.summed()
             self.optimizer.apply_sparse(
-                self.value, self.slots, self.scalars, summed.indices, summed.values
+                self.value,
+                self.slots,
+                self.scalars,
+                summed.indices,
+                summed.values,
+                global_step=global_step,
             )
         else:
-            self.optimizer.apply_dense(self.value, self.slots, self.scalars, gradient)
+            self.optimizer.apply_dense(
+                self.value, self.slots, self.scalars, gradient, global_step=global_step
+            )
 
 
 class Fence(NamedTuple):
@@ -175,12 +188,21 @@ class MemoryShard:
         self.version = 0
         self.slices: dict[str, SliceState] = {}
         self.fences: dict[TaskName, Fence] = {}
+        self.past_fences: dict[tuple[TaskName, int], int] = {}
+        """The last sequence applied of each member that another process has replaced."""
         self.refused: dict[TaskName, int] = {}
+        self.inputs: dict[TaskName, int] = {}
+        """Batches each trainer's process has trained on: where its input stands."""
+        self.examples = 0
+        """Examples trained on in this generation."""
         self._save = ""
         self._held_fences: Fences = {}
+        self._held_past: tuple[PastFence, ...] = ()
         self._cut: Fences | None = None
         self._cut_step = 0
         self._cut_taken = ""
+        self._cut_inputs: dict[TaskName, int] = {}
+        self._cut_examples = 0
         self._written = ""
         self._file: ShardFile | None = None
         self._write_error = ""
@@ -228,12 +250,19 @@ class MemoryShard:
             self.refused[task] = max(member, self.refused.get(task, 0))
         if orders.save != self._save:
             self._save, self._cut = orders.save, None
-            self._held_fences = dict(self.fences) if orders.save else {}
+            self._note_held()
             self._cut_taken = self._written = self._write_error = ""
             self._file, self.snapshot = None, None
         if orders.cut is not None and self.phase is ShardPhase.LIVE:
             self._cut, self._cut_step = orders.cut, orders.cut_step
         return served + self._settle()
+
+    def _note_held(self) -> None:
+        """Note the fences as they are when a hold begins; none where there is no save."""
+        held = bool(self._save)
+        self._held_fences = dict(self.fences) if held else {}
+        past = self.past_fences if held else {}
+        self._held_past = tuple(PastFence(*key, sequence) for key, sequence in past.items())
 
     def _begin_generation(self, generation: str) -> list[Served]:
         """Forget the model; whoever waits is told."""
@@ -243,10 +272,13 @@ class MemoryShard:
         self.slices, self.version = {}, 0
         self._request_limit_bytes = 0
         self.fences.clear()
+        self.past_fences.clear()
         self.refused.clear()
+        self.inputs.clear()
+        self.examples = 0
         self._save = self._cut_taken = self._written = self._write_error = ""
         self._cut, self._file, self.snapshot = None, None, None
-        self._held_fences = {}
+        self._note_held()
         return [
             Served(caller, request, self._reply(request, Outcome.GENERATION_CHANGED))
             for caller, request in parked
@@ -267,6 +299,7 @@ class MemoryShard:
                 served.append(Served(caller, request, self._serve(request)))
         if self._holding and self._cut is not None and self._cut_complete(self._cut):
             self._cut_taken = self._save
+            self._cut_inputs, self._cut_examples = dict(self.inputs), self.examples
             self.snapshot = Snapshot(
                 self._save,
                 self.generation,
@@ -315,7 +348,10 @@ class MemoryShard:
             refused=dict(self.refused),
             held=self._save,
             fences=self._held_fences,
+            past_fences=self._held_past,
             cut=self._cut_taken,
+            cut_inputs=self._cut_inputs if self._cut_taken else {},
+            cut_examples=self._cut_examples if self._cut_taken else 0,
             written=self._written,
             file=self._file,
             write_error=self._write_error,
@@ -385,10 +421,7 @@ class MemoryShard:
                 )
             else:
                 outcome, staleness = Outcome.APPLIED, self.version - request.base_version
-                for name, gradient in request.push.items():
-                    self.slices[name].apply(gradient)
-                self.version += 1
-                self.fences[request.task] = Fence(request.member, request.sequence)
+                self._apply(request, request.push)
         return ExchangeReply(
             generation=self.generation,
             sequence=request.sequence,
@@ -401,6 +434,18 @@ class MemoryShard:
                 for name, rows in request.pull_rows.items()
             },
         )
+
+    def _apply(self, request: ExchangeRequest, push: Mapping[str, Gradient]) -> None:
+        """Apply a push, and note with it whose it was and where its input stands."""
+        for name, gradient in push.items():
+            self.slices[name].apply(gradient, request.global_step)
+        self.version += 1
+        before = self.fences.get(request.task, NO_FENCE)
+        if before.member not in (0, request.member):
+            self.past_fences[request.task, before.member] = before.sequence
+        self.fences[request.task] = Fence(request.member, request.sequence)
+        self.inputs[request.task] = request.input_batches
+        self.examples += request.examples
 
     def _dense(self) -> dict[str, Array]:
         return {

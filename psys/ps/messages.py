@@ -67,6 +67,10 @@ class ExchangeRequest:
         pull_dense: whether the values of all dense slices are wanted.
         pull_rows: the rows wanted of tables, counted from the slice's first.
         wants_grant: whether the sender asks for permission for a next step.
+        global_step: the step the gradients were computed at, as the sender read it.
+        input_batches: where the sender's input stands: batches its process has trained on,
+            the one pushed included.
+        examples: how many examples the pushed batch has.
     """
 
     generation: str
@@ -78,6 +82,9 @@ class ExchangeRequest:
     pull_dense: bool
     pull_rows: Mapping[str, Array]
     wants_grant: bool
+    global_step: int = 0
+    input_batches: int = 0
+    examples: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,15 @@ Fences = Mapping[TaskName, tuple[int, int]]
 
 
 @dataclass(frozen=True)
+class PastFence:
+    """The last push applied of a member whose task another process has now."""
+
+    task: TaskName
+    member: int
+    sequence: int
+
+
+@dataclass(frozen=True)
 class ShardFacts:
     """What a ps says of its shard. Save ids are '' when there is none."""
 
@@ -159,7 +175,12 @@ class ShardFacts:
     refused: Mapping[TaskName, int] = field(default_factory=dict)
     held: str = ""
     fences: Fences = field(default_factory=dict)
+    past_fences: tuple[PastFence, ...] = ()
     cut: str = ""
+    cut_inputs: Mapping[TaskName, int] = field(default_factory=dict)
+    """Where each trainer's input stands in the cut, in batches (the lead's shard)."""
+    cut_examples: int = 0
+    """Examples trained on in this generation, in the cut."""
     written: str = ""
     file: ShardFile | None = None
     write_error: str = ""
@@ -216,6 +237,8 @@ class ChiefFacts:
     """Every checkpoint that exists, oldest first."""
     evaluator_expected: bool = False
     conclusion: Verdict | None = None
+    proposed_job: str = ""
+    """The run of the job that this chief's predecessor took part in, if it did not end."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +264,7 @@ class Report:
         revision: grows with each report of the instance.
         protocol_version: must equal the lead's.
         cluster_digest: of the ps list, in order.
+        job_id: the job run the process takes part in; '' before it heard which.
         model_digest: of the variables' names, shapes and dtypes; '' before they are known.
         generation: the generation the task works in, '' for none.
         member: its member number there, 0 for none.
@@ -257,6 +281,7 @@ class Report:
     revision: int
     protocol_version: int = PROTOCOL_VERSION
     cluster_digest: str = ""
+    job_id: str = ""
     model_digest: str = ""
     generation: str = ""
     member: int = 0
@@ -322,6 +347,8 @@ class SaveResult:
         cut: V, the same on every shard.
         files: one for each shard, in order.
         torn: lost trainers of whom one step is on some shards only.
+        inputs: where each trainer's input stands, in batches its process has trained on.
+        examples: examples trained on in this generation.
         error: why it failed; '' if it did not.
     """
 
@@ -332,6 +359,8 @@ class SaveResult:
     cut: Fences = field(default_factory=dict)
     files: tuple[ShardFile, ...] = ()
     torn: tuple[TaskName, ...] = ()
+    inputs: Mapping[TaskName, int] = field(default_factory=dict)
+    examples: int = 0
     error: str = ""
 
 
@@ -363,6 +392,8 @@ class Directive:
     revision: int = 0
     lead: str = ""
     """A random id of the lead's process: revisions compare within one lead only."""
+    job_id: str = ""
+    """The job run the lead serves; '' until that is settled."""
     standing: Standing = Standing.ADMITTED
     member: int = 0
     generation: str = ""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from psys.ps.lead import Job, Lead
+from psys.ps.job import Job
+from psys.ps.lead import Lead
 from psys.ps.memory_shard import Caller, MemoryShard, Served, Snapshot
 from psys.ps.messages import (
     Directive,
@@ -172,6 +173,11 @@ class Node:
             self.lead.tick(now)
         return self._settle(now)
 
+    @property
+    def look_again_at_secs(self) -> float | None:
+        """When ``tick`` must come even if nothing else does; None if any time will do."""
+        return None if self.lead is None else self.lead.saving.release_at_secs
+
     def take_directives(self) -> dict[Instance, Directive]:
         """Return the directives that changed since the last call."""
         changed, self._changed = self._changed, {}
@@ -194,8 +200,9 @@ class Node:
         self._told_phase = self.lead.phase
         for instance, last in self._directives.items():
             directive = self.lead.directive(instance)
-            # The step alone is no news: it is told along with whatever else changes.
-            same = replace(directive, revision=last.revision, global_step=last.global_step)
+            # To others the step alone is no news: it is told along with whatever else changes.
+            step = directive if self.lead.hears_of_steps(instance) else last
+            same = replace(directive, revision=last.revision, global_step=step.global_step)
             if same != last:
                 self._revision += 1
                 directive = replace(directive, revision=self._revision)

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 
 from psys.ps.messages import Fences, SaveResult, ShardFacts, TaskName
 
-HOLD_LIMIT_SECS = 1.0
-"""How long shards are held at first; each further attempt may take this much longer.
+HOLD_LIMIT_SECS = 0.05
+"""How long shards are held at first; each further attempt may take twice as long.
 
-Where one exchange takes seconds, a shorter hold would always be released too early.
+Where one exchange takes seconds, a hold so short is always released too early; so the next save
+begins one attempt before the one that sufficed for the last.
 """
+LONGEST_HOLD_SECS = 10.0
 WRITE_LIMIT_SECS = 600.0
-ATTEMPTS = 30
+ATTEMPTS = 12
 
 
 @dataclass
@@ -36,9 +38,15 @@ class Attempt:
     complete: bool = False
     """Every shard has taken its cut; what is left is writing."""
 
+    @property
+    def release_at_secs(self) -> float:
+        """When training must be let go on."""
+        doubled = HOLD_LIMIT_SECS * 2.0 ** min(self.number - 1, 20)
+        return self.begun_secs + min(doubled, LONGEST_HOLD_SECS)
+
     def held_too_long(self, now: float) -> bool:
         """Return whether training must be let go on."""
-        return now - self.begun_secs > HOLD_LIMIT_SECS * self.number
+        return now >= self.release_at_secs
 
 
 def union_of(fences: Sequence[Fences]) -> dict[TaskName, tuple[int, int]]:
@@ -54,6 +62,26 @@ def union_of(fences: Sequence[Fences]) -> dict[TaskName, tuple[int, int]]:
     return union
 
 
+def torn_before(held: Sequence[ShardFacts]) -> set[TaskName]:
+    """Return the tasks of which an earlier, replaced member left a step on some shards only."""
+    torn = set()
+    replaced = {(past.task, past.member) for one in held for past in one.past_fences}
+    for task, member in replaced:
+        reached = set()
+        for one in held:
+            last = {
+                past.sequence
+                for past in one.past_fences
+                if (past.task, past.member) == (task, member)
+            }
+            number, sequence = one.fences.get(task, (0, 0))
+            # A shard that has not heard of the successor yet still has this member's fence.
+            reached |= last or {sequence if number == member else 0}
+        if len(reached) > 1:
+            torn.add(task)
+    return torn
+
+
 class Saving:
     """The save under way, if any, and the result of the last."""
 
@@ -62,6 +90,13 @@ class Saving:
         self.attempt: Attempt | None = None
         self.result: SaveResult | None = None
         self.served_request = 0
+        self._first_number = 1
+
+    @property
+    def release_at_secs(self) -> float | None:
+        """When the hold under way has to end; None while nobody is held."""
+        attempt = self.attempt
+        return None if attempt is None or attempt.complete else attempt.release_at_secs
 
     def abort(self, error: str) -> None:
         """Give up the save under way for good; the chief is told why."""
@@ -106,7 +141,7 @@ class Saving:
                 self.release()  # nobody is held for a ps that may not come back
             return
         if self.attempt is None and request > self.served_request:
-            self.attempt = Attempt(self._new_id(), request, now, 1)
+            self.attempt = Attempt(self._new_id(), request, now, self._first_number)
         attempt = self.attempt
         if attempt is None:
             return
@@ -125,7 +160,9 @@ class Saving:
             if attempt.held_too_long(now):
                 self._try_again(attempt, now, "the cut was not complete in time")
             return
-        attempt.complete = True
+        if not attempt.complete:
+            attempt.complete = True
+            self._first_number = max(attempt.number - 1, 1)
         written = [one for one in cut if one.written == attempt.save and one.file is not None]
         if len(written) < num_shards:
             if now - attempt.begun_secs > WRITE_LIMIT_SECS:
@@ -139,6 +176,8 @@ class Saving:
             cut=attempt.cut,
             files=tuple(one.file for one in written if one.file is not None),
             torn=attempt.torn,
+            inputs=facts[0].cut_inputs,
+            examples=facts[0].cut_examples,
         )
         self.served_request = attempt.request
         self.attempt = None
@@ -152,12 +191,12 @@ class Saving:
     ) -> None:
         attempt.cut = union_of([one.fences for one in held])
         lead_has = held[0].fences
-        torn = []
+        torn = torn_before(held)
         attempt.cut_step = global_step
         for task, key in attempt.cut.items():
             dead = key[0] <= refused.get(task, 0)
             if dead and any(tuple(one.fences.get(task, (0, 0))) < key for one in held):
-                torn.append(task)
+                torn.add(task)
             # What the cut includes and the lead's shard still waits for will be counted
             # before it cuts: one step at most, since a trainer has one push under way.
             elif tuple(lead_has.get(task, (0, 0))) < key:

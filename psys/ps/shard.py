@@ -48,11 +48,17 @@ class Shard(ABC):
     reply_limit_bytes: int = sys.maxsize
 
     @abstractmethod
-    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
-        """Put all slices of the shard in place, as ``generation``.
+    def load(self, generation: str, member: int, slices: Sequence[LoadedSlice]) -> None:
+        """Put all slices of the shard in place.
+
+        Args:
+            generation: as the lead ordered it.
+            member: the chief's member number.
+            slices: all there are on this shard.
 
         Raises:
             GenerationChanged: if the lead has not ordered this generation to be loaded.
+            Fenced: if ``member`` is not the chief's.
             ModelError: if a slice does not fit its own spec.
             ShardUnavailable: if the ps cannot be reached.
         """

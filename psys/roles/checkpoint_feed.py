@@ -17,7 +17,7 @@ from psys.checkpoint.storage import FileStorage
 from psys.errors import PsysError
 from psys.ps.messages import CheckpointEntry, Verdict
 from psys.rpc.remote_catalog import watch_checkpoints
-from psys.train.chief import entry_of
+from psys.train.committed import entry_of
 from psys.train.verdict import read_verdict
 
 logger = logging.getLogger("psys")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from psys.cluster import MASTER
 from psys.errors import ClusterError
 from psys.estimator.estimator import Estimator
+from psys.estimator.exporters import check_exporters
 from psys.estimator.specs import EvalSpec, TrainSpec
 from psys.ps.messages import CheckpointEntry, ChiefFacts, Directive, Verdict
 from psys.roles.local import EvaluationListener
@@ -22,7 +24,7 @@ from psys.roles.role import (
 )
 from psys.roles.trainer import Training
 from psys.train.membership import Membership
-from psys.train.verdict import put_aside_verdict
+from psys.train.verdict import keep_run, put_aside_verdict, unended_run
 
 logger = logging.getLogger("psys")
 
@@ -48,12 +50,17 @@ def run(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> Non
         attendance = membership.attendance
         assert attendance is not None
         watch_for_the_end(membership, train_spec.max_steps)
+        if own is not None:
+            check_exporters(eval_spec.exporters)
         training = Training(membership, estimator, train_spec, listeners)
         with on_sigterm(training.leave):
             _begin(membership, train_spec, config.evaluator_expected)
             try:
                 # With a verdict, this is a latecomer: the job is over.
-                if attendance.directive.verdict is None:
+                told = attendance.directive
+                if told.verdict is None:
+                    if told.generation:
+                        logger.info("Taking over the live model at step %d.", told.global_step)
                     put_aside_verdict(membership.settings.model_dir)
                     final = training.train()
                     assert final is not None
@@ -81,8 +88,10 @@ def _begin(membership: Membership, train_spec: TrainSpec, expected: bool | None)
         chief=ChiefFacts(
             max_steps=train_spec.max_steps or 0,
             evaluator_expected=listed if expected is None else expected,
+            proposed_job=unended_run(membership.settings.model_dir),
         )
     )
+    attendance.keep_run = partial(keep_run, membership.settings.model_dir)
     attendance.begin()
     attendance.wait_for(lambda one: one.member > 0, "the lead")
 

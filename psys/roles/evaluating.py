@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psys.estimator.estimator import Estimator
+from psys.estimator.exporters import FinalExporter
 from psys.estimator.specs import EvalSpec
 
 
@@ -18,15 +19,13 @@ class Evaluated:
     Attributes:
         metrics: what ``Estimator.evaluate`` returned.
         exports: what each exporter returned, in their order.
+        export: the path that the verdict names: a FinalExporter's before any other; '' for
+            none.
     """
 
     metrics: dict[str, Any]
     exports: list[str | None]
-
-    @property
-    def export(self) -> str:
-        """The last export's path; '' for none."""
-        return next((path for path in reversed(self.exports) if path), "")
+    export: str = ""
 
 
 def evaluate_and_export(
@@ -69,4 +68,7 @@ def evaluate_and_export(
             metrics,
             final,
         )
-    return Evaluated(metrics, exports)
+    made = list(zip(eval_spec.exporters, exports, strict=True))
+    final_ones = [path for exporter, path in made if path and isinstance(exporter, FinalExporter)]
+    paths = final_ones or [path for path in exports if path]
+    return Evaluated(metrics, exports, paths[-1] if paths else "")

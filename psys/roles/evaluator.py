@@ -23,12 +23,12 @@ from psys.errors import (
 )
 from psys.estimator.estimator import Estimator
 from psys.estimator.evaluation import evaluated_checkpoints
+from psys.estimator.exporters import check_exporters
 from psys.estimator.specs import EvalSpec
 from psys.ps.messages import CheckpointEntry, EvaluatorFacts, Standing, TaskPhase, Verdict
 from psys.roles.checkpoint_feed import CheckpointFeed
 from psys.roles.evaluating import Evaluated, evaluate_and_export
 from psys.roles.role import (
-    SIGTERM_EXIT_CODE,
     JobOver,
     heard_verdict,
     member_of,
@@ -36,6 +36,7 @@ from psys.roles.role import (
     settings_of,
     verdict_before,
 )
+from psys.train.interrupts import SIGTERM_EXIT_CODE
 from psys.train.membership import Membership
 from psys.train.shard_files import fetch_checkpoint
 
@@ -55,6 +56,7 @@ def run(estimator: Estimator, eval_spec: EvalSpec, max_steps: int | None) -> Non
         ClusterError: if lead and new checkpoints stayed away for too long.
     """
     with member_of(settings_of(estimator.config)) as membership:
+        check_exporters(eval_spec.exporters)
         evaluator = _Evaluator(membership, estimator, eval_spec, max_steps)
         try:
             with on_sigterm(evaluator.leave):

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from psys.estimator.estimator import Estimator
+from psys.estimator.exporters import check_exporters
 from psys.estimator.specs import EvalSpec, TrainSpec
 from psys.roles.evaluating import Evaluated, evaluate_and_export
 from psys.train.hooks import CheckpointSaverListener
@@ -40,26 +41,33 @@ class EvaluationListener(CheckpointSaverListener):
         self._seen_first = False
 
     def after_save(self, session: Session | None, global_step_value: int) -> bool | None:
-        """Evaluate, unless it is too soon."""
+        """Evaluate, unless it is too soon, or a signal is to be obeyed."""
+        if session is not None and session.interrupted:
+            return None
         if not self._seen_first:
             self._seen_first = True
             return None
+        final = session is not None and session.ended
+        final = final or 0 < (self._max_steps or 0) <= global_step_value
         now = time.monotonic()
         throttle_secs = self._eval_spec.throttle_secs
-        if self._evaluated_secs is not None and now - self._evaluated_secs < throttle_secs:
+        soon = self._evaluated_secs is not None and now - self._evaluated_secs < throttle_secs
+        if self._evaluated_secs is not None and soon and not final:
             logger.info(
-                "Not evaluating step %d: the last evaluation was %.0f s ago, throttle_secs is "
-                "%.0f.",
+                "Not evaluating step %d now: the last evaluation was %.0f s ago, throttle_secs "
+                "is %.0f.",
                 global_step_value,
                 now - self._evaluated_secs,
                 throttle_secs,
             )
             return None
-        self._evaluate(global_step_value, final=session is not None and session.ended)
+        self._evaluate(global_step_value, final)
         return None
 
     def end(self, session: Session | None, global_step_value: int) -> None:
         """Evaluate the last checkpoint if it was not, and let the final exporters run."""
+        if session is not None and session.interrupted:
+            return
         if global_step_value != self._evaluated_step:
             self._evaluate(global_step_value, final=True)
         elif not self._exported_final:
@@ -74,7 +82,6 @@ class EvaluationListener(CheckpointSaverListener):
         self._evaluated_step, self._evaluated_secs = step, time.monotonic()
         path = self._estimator.latest_checkpoint()
         assert path is not None
-        final = final or (self._max_steps is not None and step >= self._max_steps)
         self.result = evaluate_and_export(self._estimator, self._eval_spec, path, final)
         self._exported_final = self._exported_final or final
 
@@ -88,6 +95,7 @@ def run(
         The metrics of the last evaluation and what its exporters returned; (None, None) if
         there was nothing to train.
     """
+    check_exporters(eval_spec.exporters)
     listener = EvaluationListener(estimator, train_spec, eval_spec)
     estimator.train(
         train_spec.input_fn,

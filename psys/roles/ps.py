@@ -15,7 +15,6 @@ from psys.host import NodeHost
 from psys.ps.messages import Directive, ShardFacts, TaskPhase
 from psys.ps.node import Node
 from psys.roles.role import (
-    SIGTERM_EXIT_CODE,
     JobOver,
     await_verdict,
     end_if_over,
@@ -26,6 +25,7 @@ from psys.roles.role import (
     on_sigterm,
     settings_of,
 )
+from psys.train.interrupts import SIGTERM_EXIT_CODE
 from psys.train.membership import Membership
 
 logger = logging.getLogger("psys")
@@ -63,7 +63,7 @@ def _lead(membership: Membership, leaving: threading.Event, max_steps: int | Non
         if leaving.is_set():
             _leave(host)
         if time.monotonic() - begun > patience_secs and not host.read_lead(_chief_seen):
-            old = finished_before(membership.settings.model_dir, max_steps)
+            old = finished_before(membership.settings, max_steps)
             if old is not None:
                 raise JobOver(old)
     host.wait_may_leave(leaving.is_set)

@@ -9,22 +9,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from psys.cluster import job_token, verdict_file
+from psys.attendance import Attendance
+from psys.checkpoint.storage import FileStorage
+from psys.cluster import EVALUATOR
+from psys.environment import job_id, job_token, verdict_file
 from psys.errors import ClusterError, ConfigError, JobFailed
 from psys.estimator.run_config import RunConfig
+from psys.host import new_id
 from psys.ps.endings import Limits
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.messages import Standing, TaskPhase, Verdict
-from psys.train.membership import Membership, Settings
-from psys.train.verdict import read_verdict
+from psys.train.interrupts import SIGTERM_EXIT_CODE
+from psys.train.membership import LOCAL, Membership, Settings
+from psys.train.verdict import read_ended
+from psys.uncaught import one_line
 
 logger = logging.getLogger("psys")
 
 FAREWELL_SECS = 5.0
 LATECOMER_SECS = 10.0
 """A lead out of reach for so long, with a FINISHED verdict on disk: the job was over before."""
-
-SIGTERM_EXIT_CODE = 143
 
 
 class JobOver(Exception):
@@ -50,6 +54,7 @@ def settings_of(config: RunConfig) -> Settings:
             trainers=cluster.trainers,
             evaluator_listed=cluster_config.evaluator_listed,
             cluster_digest=cluster.digest(),
+            job_id=job_id(),
             limits=Limits(config.start_timeout_secs, config.recover_secs, config.linger_secs),
         ),
         shard_addresses=cluster.shard_addresses,
@@ -68,11 +73,13 @@ def member_of(settings: Settings) -> Iterator[Membership]:
     """
     membership = _connect(settings)
     try:
+        if settings.hosts is not None or settings.task in (LOCAL, EVALUATOR):
+            FileStorage(settings.model_dir).check_writable()
         yield membership
     except JobFailed as failure:
         keep_verdict(membership)
         heard_verdict(membership)
-        logger.error("psys: FAILED reason=%s", failure)
+        logger.error("psys: FAILED reason=%s", " ".join(str(failure).split()))
         raise SystemExit(1) from None
     except JobOver as over:
         logger.info("%s", over)
@@ -87,7 +94,7 @@ def member_of(settings: Settings) -> Iterator[Membership]:
             tell_failure(membership, f"the program ended itself with {end.code!r}")
         raise
     except Exception as error:
-        tell_failure(membership, reason_of(error))
+        tell_failure(membership, one_line(error))
         raise
     finally:
         membership.close()
@@ -100,14 +107,9 @@ def _connect(settings: Settings) -> Membership:
     except ConfigError as error:
         if settings.hosts:  # not ps 0, which is the lead
             alone = Membership(settings, serve=False)
-            tell_failure(alone, reason_of(error))
+            tell_failure(alone, one_line(error))
             alone.close()
         raise
-
-
-def reason_of(error: Exception) -> str:
-    """Return an exception as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def tell_failure(membership: Membership, reason: str) -> None:
@@ -134,7 +136,7 @@ def tell_failure(membership: Membership, reason: str) -> None:
         logger.warning("The lead could not be told of the failure.")
         if membership.is_chief:
             settings = membership.settings
-            settings.keep(Verdict(False, f"{settings.task}: {reason}"), attendance.directive.lead)
+            settings.keep(Verdict(False, f"{settings.task}: {reason}"), _run_of(attendance))
         return
     if directive.standing is Standing.ADMITTED:
         keep_verdict(membership)
@@ -148,7 +150,12 @@ def keep_verdict(membership: Membership) -> None:
         return
     directive = attendance.directive
     if directive.verdict is not None:
-        membership.settings.keep(directive.verdict, directive.lead)
+        membership.settings.keep(directive.verdict, _run_of(attendance))
+
+
+def _run_of(attendance: Attendance) -> str:
+    """Return the run a verdict belongs to; a new id where none was ever known."""
+    return attendance.report.job_id or attendance.directive.job_id or new_id()
 
 
 def _leave(membership: Membership, why: str) -> None:
@@ -209,26 +216,35 @@ def verdict_before(
     patience_secs = latecomer_secs(membership, max_steps)
     if unreachable_secs < patience_secs or attendance.directive.revision >= 0:
         return None
-    return finished_before(membership.settings.model_dir, max_steps)
+    return finished_before(membership.settings, max_steps)
 
 
 def latecomer_secs(membership: Membership, max_steps: int | None) -> float:
     """Return how long to look for a lead before an old FINISHED verdict is obeyed.
 
-    Where max_steps are reached there is nothing to do in any case. Without max_steps only
-    the absence of everyone else tells a job that is over from one that is about to start.
+    Where max_steps are reached there is nothing to do in any case, and where the runs have
+    names the file says which it is of. Otherwise only the absence of everyone else tells a
+    job that is over from one that is about to start.
     """
-    if max_steps is not None:
+    if max_steps is not None or membership.settings.job.job_id:
         return LATECOMER_SECS
     return 0.9 * membership.settings.limits.start_timeout_secs
 
 
-def finished_before(model_dir: str, max_steps: int | None) -> Verdict | None:
-    """Return the verdict below ``model_dir`` if it is FINISHED with nothing left to do."""
-    verdict = read_verdict(model_dir)
-    if verdict is None or not verdict.finished or (max_steps or 0) > verdict.global_step:
+def finished_before(settings: Settings, max_steps: int | None) -> Verdict | None:
+    """Return the verdict below model_dir if it is FINISHED with nothing left to do.
+
+    Where this run has a name (PSYS_JOB_ID), an end of another run leaves all of it to do,
+    unless max_steps are reached.
+    """
+    ended = read_ended(settings.model_dir)
+    if ended is None or not ended[1].finished:
         return None
-    return verdict
+    run, verdict = ended
+    this_run = settings.job.job_id in ("", run)
+    if max_steps is None:
+        return verdict if this_run else None
+    return verdict if verdict.global_step >= max_steps else None
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from psys.estimator.estimator import Estimator
 from psys.estimator.specs import TrainSpec
 from psys.estimator.training import TrainArguments, TrainingRun
 from psys.ps.messages import CheckpointEntry, Directive, Verdict
-from psys.roles.role import SIGTERM_EXIT_CODE
 from psys.train.hooks import CheckpointSaverListener
 from psys.train.input_pipeline import InputContext
+from psys.train.interrupts import SIGTERM_EXIT_CODE
 from psys.train.membership import Membership
 
 logger = logging.getLogger("psys")

@@ -58,6 +58,9 @@ def encode_request(request: ExchangeRequest) -> Iterator[bytes]:
         has_push=request.push is not None,
         pull_dense=request.pull_dense,
         wants_grant=request.wants_grant,
+        global_step=request.global_step,
+        input_batches=request.input_batches,
+        examples=request.examples,
         tensors=describe(tensors),
     )
     return write_frames(header, tensors)
@@ -123,6 +126,9 @@ def decode_request(incoming: IncomingRequest, limit_bytes: int) -> ExchangeReque
         pull_dense=header.pull_dense,
         pull_rows=pull,
         wants_grant=header.wants_grant,
+        global_step=header.global_step,
+        input_batches=header.input_batches,
+        examples=header.examples,
     )
 
 

@@ -30,10 +30,10 @@ LOAD_SLICES = "/psys.rpc.v1.Shards/LoadSlices"
 _SENDER = "A load"
 
 
-def encode_load(generation: str, slices: Sequence[LoadedSlice]) -> Iterator[bytes]:
-    """Yield the frames that put ``slices`` into a shard."""
+def encode_load(generation: str, member: int, slices: Sequence[LoadedSlice]) -> Iterator[bytes]:
+    """Yield the frames by which the chief, number ``member``, puts ``slices`` into a shard."""
     if not slices:
-        yield from write_frames(shard_pb2.SliceHeader(generation=generation, slices=0), ())
+        yield from write_frames(shard_pb2.SliceHeader(generation=generation, member=member), ())
     for one in slices:
         tensors: list[Named] = []
         if one.value is not None:
@@ -43,6 +43,7 @@ def encode_load(generation: str, slices: Sequence[LoadedSlice]) -> Iterator[byte
         optimizer = one.spec.optimizer
         header = shard_pb2.SliceHeader(
             generation=generation,
+            member=member,
             slices=len(slices),
             variable=one.spec.name,
             shape=one.spec.shape,
@@ -60,27 +61,29 @@ def encode_load(generation: str, slices: Sequence[LoadedSlice]) -> Iterator[byte
 
 
 def decode_load(
-    frames: Iterator[bytes], check: Callable[[str], None]
+    frames: Iterator[bytes], check: Callable[[str, int], None]
 ) -> tuple[str, list[LoadedSlice]]:
     """Return generation and slices of a load.
 
     Args:
         frames: of the whole stream.
-        check: called with the generation before anything is allocated; raises to refuse it.
+        check: called with the generation and the chief's member number before anything is
+            allocated; raises to refuse it.
 
     Raises:
         ModelError: if it is not well formed, or larger than this machine's memory.
     """
-    announced: tuple[str, int] | None = None
+    announced: tuple[str, int, int] | None = None
     slices: dict[str, LoadedSlice] = {}
     room_bytes = memory_bytes()
     for frame in frames:
         incoming = open_message(frame, frames, shard_pb2.SliceHeader, _SENDER)
         header = incoming.header
         if announced is None:
-            check(header.generation)
-            announced = header.generation, header.slices
-        if announced != (header.generation, header.slices) or len(slices) >= max(announced[1], 1):
+            check(header.generation, header.member)
+            announced = header.generation, header.member, header.slices
+        same = announced == (header.generation, header.member, header.slices)
+        if not same or len(slices) >= max(announced[2], 1):
             raise ModelError("A load's slices do not belong together.")
         if not header.slices:
             continue
@@ -89,7 +92,7 @@ def decode_load(
         one, size = _decode_slice(incoming, room_bytes)
         slices[header.variable] = one
         room_bytes -= size
-    generation, expected = announced or ("", 0)
+    generation, _, expected = announced or ("", 0, 0)
     if announced is None or len(slices) != expected:
         raise ModelError(f"A load sent {len(slices)} of the {expected} slices it announced.")
     return generation, list(slices.values())

@@ -49,12 +49,12 @@ class RemoteShard(Shard):
         self.reply_limit_bytes = memory_bytes()
         """No reply may announce more; ``Parameters`` sets it for each exchange."""
 
-    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
+    def load(self, generation: str, member: int, slices: Sequence[LoadedSlice]) -> None:
         """Put all slices in place; see ``Shard.load``."""
         load = self._open_channel().stream_unary(load_codec.LOAD_SLICES, None, None)
         try:
             load(
-                load_codec.encode_load(generation, slices),
+                load_codec.encode_load(generation, member, slices),
                 timeout=LOAD_LIMIT_SECS,
                 metadata=self._metadata,
             )

@@ -289,6 +289,12 @@ def _status(node: Node) -> cluster_pb2.GetStatusResponse:
     assert lead is not None
     members = lead.roster.members
     tasks = []
+    if lead.job.ps:  # this very process, which attends nobody
+        tasks.append(
+            cluster_pb2.TaskStatus(
+                task=lead.job.ps[0], standing="live", phase=cluster_pb2.TASK_PHASE_WORKING
+            )
+        )
     for task in sorted({*lead.job.listed, *members}):
         member = members.get(task)
         if member is None:

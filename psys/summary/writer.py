@@ -74,7 +74,10 @@ class SummaryWriter:
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Write a text; TensorBoard shows it, as Markdown, under its Text tab."""
-        self._write(Event(step=step, summary=messages.text(tag, text)))
+        summary = messages.text(tag, text)
+        for value in summary.value:
+            value.tag = tag  # tensorboardX appends a word of its own
+        self._write(Event(step=step, summary=summary))
 
     def flush(self) -> None:
         """Force everything written so far to the disk."""

@@ -24,6 +24,8 @@ from psys.train.session import Session
 
 logger = logging.getLogger("psys")
 
+LISTENER_STOPS = "a checkpoint listener asked to stop"
+
 
 class SecondOrStepTimer:
     """Says when it is time again: every so many steps, or every so many seconds.
@@ -118,16 +120,28 @@ class CheckpointSaverHook(SessionRunHook):
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Save if it is time."""
+        step = run_values.global_step
+        if self.is_time(step) and self.save_now(run_context.session, step):
+            run_context.request_stop(LISTENER_STOPS)
+
+    def is_time(self, step: int) -> bool:
+        """Return whether a checkpoint is due at ``step``.
+
+        Raises:
+            CheckpointError: if the last one could not be saved.
+        """
         if self._timer is None:
-            return
+            return False
         if self._pending and self._control.saved(self._pending):
             self._pending = 0
-        step = run_values.global_step
-        if self._timer.should_trigger_for_step(step):
+        return self._timer.should_trigger_for_step(step)
+
+    def save_now(self, session: Session | None, step: int) -> bool:
+        """Save once the save under way is done; return whether a listener wants to stop."""
+        if self._timer is not None:
             self._timer.update_last_triggered_step(step)
-            self._wait()
-            if self._save(run_context.session, step):
-                run_context.request_stop("a checkpoint listener asked to stop")
+        self._wait()
+        return self._save(session, step)
 
     def _save(self, session: Session | None, step: int) -> bool:
         """Ask for a checkpoint; return whether a listener wants training to stop."""

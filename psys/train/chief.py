@@ -1,28 +1,24 @@
 """ChiefControl: what only the chief does, in a thread of its own.
 
 It creates or restores the model when the lead says so, commits a checkpoint when every shard
-has written its file, and deletes old ones. The training thread hangs in an exchange exactly
-when a ps must be restored, so none of this may run there.
+has written its file, asks again for one that failed, and deletes old ones. The training thread
+hangs in an exchange exactly when a ps must be restored, so none of this may run there.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from psys.arrays import VariableSpec
 from psys.attendance import SAY_EVERY_SECS, Attendance
-from psys.checkpoint.catalog import find_latest_valid
-from psys.checkpoint.manifest import Manifest, ShardEntry, commit, load_all
+from psys.checkpoint.manifest import Manifest
 from psys.checkpoint.reader import CheckpointReader
-from psys.checkpoint.retention import delete, plan_deletions
-from psys.checkpoint.storage import FileStorage
-from psys.errors import CheckpointError, ClusterError, ModelError, PsysError, ShardUnavailable
+from psys.errors import CheckpointError, ModelError, PsysError
 from psys.parameters import Parameters
 from psys.ps.messages import (
     CheckpointEntry,
@@ -32,26 +28,17 @@ from psys.ps.messages import (
     SaveResult,
     Verdict,
 )
-from psys.ps.shard import LoadedSlice, Shard
-from psys.train.shard_files import fetch_checkpoint, fetch_missing
+from psys.ps.shard import LoadedSlice
+from psys.train.committed import Circumstances, CommittedCheckpoints
+from psys.train.interrupts import SIGNALS
+from psys.train.restoring import check_compatible, restored
 
 logger = logging.getLogger("psys")
 
 RETRY_SECS = 0.5
-
-
-@dataclass(frozen=True)
-class KeepRules:
-    """Which checkpoints stay: RunConfig's ``keep_checkpoint_max`` and ``_every_n_hours``."""
-
-    keep_max: int | None = 5
-    every_n_hours: float | None = 10000
-
-
-def entry_of(storage: FileStorage, manifest: Manifest, final: bool = False) -> CheckpointEntry:
-    """Return a manifest as the lead's catalogue has it."""
-    path = storage.path(manifest.directory)
-    return CheckpointEntry(manifest.checkpoint_id, manifest.global_step, path, final)
+SAVE_AGAIN_SECS = 1.0
+"""How long to wait before a save that failed is tried again; each further time twice as long."""
+SAVE_AGAIN_TIMES = 6
 
 
 class ChiefControl:
@@ -61,36 +48,27 @@ class ChiefControl:
         self,
         attendance: Attendance,
         parameters: Parameters,
-        model_dir: str,
+        committed: CommittedCheckpoints,
         *,
         seed: int,
-        keep: KeepRules,
         steps: int | None = None,
         max_steps: int | None = None,
-        addresses: tuple[str, ...] = (),
-        token: str | None = None,
     ) -> None:
         """Prepare; ``start`` begins.
 
         Args:
             attendance: the chief's.
             parameters: a connection of its own to every shard, used for loading only.
-            model_dir: where checkpoints are committed.
+            committed: the checkpoints that exist, and more to come.
             seed: for a model created afresh.
-            keep: which checkpoints stay.
             steps: train for so many more steps than the model has when it is loaded.
             max_steps: train up to this global step.
-            addresses: of the ps, to fetch shard files from where no file system is shared.
-            token: the job's token.
         """
         self._attendance = attendance
         self._parameters = parameters
-        self._storage = FileStorage(model_dir)
+        self._committed = committed
         self._seed = seed
-        self._keep = keep
         self._steps = steps
-        self._addresses = addresses
-        self._token = token
         self._changed = threading.Condition()
         self._directive: Directive | None = None
         self._closed = False
@@ -101,12 +79,13 @@ class ChiefControl:
         self._last_saved: tuple[int, str] = (0, "")
         """Request and id of the lead's last answer that was dealt with."""
         self._last_error = ""
+        self._has_saved = False
+        self._failures = 0
+        """Saves that failed since the last that did not."""
+        self._save_again_at: float | None = None
         self._facts_lock = threading.Lock()
         self.reached: Callable[[], int] = lambda: 0
         """The last global step this chief's training heard of: a new lead knows of none."""
-        self._begun = time.monotonic()
-        self._earlier_secs = 0.0
-        self._manifests = load_all(self._storage)
         self._thread = threading.Thread(target=self._run, name="psys-chief", daemon=True)
         self._change(max_steps=max_steps or 0, committed=self._entries())
 
@@ -222,11 +201,14 @@ class ChiefControl:
             done: Directive | None = None
             while True:
                 with self._changed:
-                    while self._directive is done and not self._closed:
-                        self._changed.wait()
+                    while self._directive is done and not self._closed and not self._save_is_due():
+                        self._changed.wait(self._secs_to_next_save())
                     if self._closed:
                         return
                     done = self._directive
+                if self._save_is_due():
+                    self._save_again_at = None
+                    self.request_save()
                 if done is not None and done.chief is not None and not self._follow(done):
                     done = None  # interrupted: try again, unless there is a newer directive
                     with self._changed:
@@ -235,6 +217,14 @@ class ChiefControl:
             # The training thread raises it as its own, so the job fails with this reason.
             self._attendance.fail(error)
 
+    def _save_is_due(self) -> bool:
+        return self._save_again_at is not None and time.monotonic() >= self._save_again_at
+
+    def _secs_to_next_save(self) -> float | None:
+        if self._save_again_at is None:
+            return None
+        return max(self._save_again_at - time.monotonic(), 0.0)
+
     def _follow(self, directive: Directive) -> bool:
         """Do what a directive asks; False if it could not be done just now."""
         orders = directive.chief
@@ -242,43 +232,66 @@ class ChiefControl:
         saved = orders.saved
         # First: it may be the checkpoint to go back to.
         if saved is not None and (saved.request, saved.checkpoint_id) != self._last_saved:
-            error = saved.error
-            if not error:
-                try:
-                    self._commit(saved)
-                except (PsysError, OSError) as failure:
-                    error = str(failure)
-            if error:
-                logger.error("The checkpoint was not saved: %s", error)
-            with self._changed:
-                self._last_saved = (saved.request, saved.checkpoint_id)
-                self._answered = max(self._answered, saved.request)
-                self._last_error = error
-                self._changed.notify_all()
-            self._remove_old(orders.pins)
+            self._take_saved(saved, orders.pins)
         if orders.initialize and orders.initialize != self._loaded:
             return self._initialize(orders)
         return True
 
+    def _take_saved(self, saved: SaveResult, pins: frozenset[str]) -> None:
+        """Commit what was saved; what was not is asked for again, for a while."""
+        error = saved.error
+        if not error:
+            try:
+                self._commit(saved)
+            except (PsysError, OSError) as failure:
+                error = str(failure)
+        if error and (again_secs := self._patience()) is not None:
+            logger.warning(
+                "The checkpoint was not saved: %s Trying again in %.0f s (%d of %d times).",
+                error,
+                again_secs,
+                self._failures,
+                SAVE_AGAIN_TIMES,
+            )
+            with self._changed:
+                self._last_saved = (saved.request, saved.checkpoint_id)
+                self._save_again_at = time.monotonic() + again_secs
+            return
+        with self._changed:
+            self._last_saved = (saved.request, saved.checkpoint_id)
+            self._answered = max(self._answered, saved.request)
+            self._last_error = error
+            self._changed.notify_all()
+        if not error:
+            self._failures, self._has_saved = 0, True
+        self._remove_old(pins)
+
+    def _patience(self) -> float | None:
+        """Return after how long a failed save is tried again, None for never.
+
+        The first save of all is not: a model_dir that cannot be written to is a mistake to be
+        told at once.
+        """
+        if not self._has_saved or self._failures >= SAVE_AGAIN_TIMES:
+            return None
+        self._failures += 1
+        return SAVE_AGAIN_SECS * 2.0 ** (self._failures - 1)
+
     def _initialize(self, orders: ChiefOrders) -> bool:
         """Create or restore the model as ordered; False if it was interrupted."""
-        generation = orders.initialize
+        generation, member = orders.initialize, self._attendance.directive.member
         try:
-            self._fetch_newest(orders)
-            manifest = find_latest_valid(self._storage)
-            # What is newer and was passed over counts for nothing from here on.
-            order = (-1, 0.0, "") if manifest is None else manifest.order
-            self._manifests = [one for one in self._manifests if one.order <= order]
+            manifest = self._committed.choose(orders)
             if manifest is None:
-                self._parameters.load(generation, self._created)
+                self._parameters.load(generation, member, self._created)
             else:
-                reader = CheckpointReader(self._storage, manifest)
+                reader = CheckpointReader(self._committed.storage, manifest)
                 check_compatible(self._parameters.specs, reader)
                 self._parameters.load(
                     generation,
+                    member,
                     lambda spec, start, stop: restored(reader, spec, start, stop, self._seed),
                 )
-                self._earlier_secs, self._begun = manifest.wall_secs, time.monotonic()
         except PsysError as error:
             if isinstance(error, (ModelError, CheckpointError)):
                 raise
@@ -287,6 +300,8 @@ class ChiefControl:
             return False
         self._say_loaded(manifest, max(orders.lost_step, self.reached()))
         self._loaded, self._final_request, self._last_error = generation, None, ""
+        self._failures, self._save_again_at = 0, None
+        self._has_saved |= manifest is not None
         step = 0 if manifest is None else manifest.global_step
         max_steps = self._facts().max_steps
         if self._steps is not None and not max_steps:
@@ -296,30 +311,6 @@ class ChiefControl:
         )
         return True
 
-    def _fetch_newest(self, orders: ChiefOrders) -> None:
-        """Bring here the newest checkpoint a ps keeps, if this disk does not have it.
-
-        Raises:
-            CheckpointError: if it cannot be had: training afresh would be a loss in silence.
-        """
-        step, newest = orders.newest_step, orders.newest_checkpoint
-        if not newest or newest in {one.checkpoint_id for one in self._manifests}:
-            return
-        if self._manifests and self._manifests[-1].global_step > step:
-            return
-        try:
-            fetched = fetch_checkpoint(self._storage, step, newest, self._addresses, self._token)
-        except ShardUnavailable:
-            raise
-        except (CheckpointError, ClusterError) as error:
-            raise CheckpointError(
-                f"A ps keeps a checkpoint of step {step} ({newest}) that is not in "
-                f"{self._storage.root} and could not be fetched: {error} Copy it here, or give "
-                "every task an empty model_dir to begin afresh."
-            ) from error
-        logger.info("Fetched the checkpoint of step %d from the ps.", step)
-        self._manifests.append(fetched)
-
     def _say_loaded(self, manifest: Manifest | None, lost_step: int) -> None:
         """Say what was loaded and, in one line, how many steps were lost."""
         plan = self._parameters.describe_plan()
@@ -328,7 +319,7 @@ class ChiefControl:
             logger.info("Created the model. %s.", plan)
         else:
             step = manifest.global_step
-            logger.info("Restored %s. %s.", self._storage.path(manifest.directory), plan)
+            logger.info("Restored %s. %s.", self._committed.storage.path(manifest.directory), plan)
         if lost_step > step:
             logger.warning(
                 "A ps lost its part of the model: %d steps (%d to %d) are lost.",
@@ -341,120 +332,26 @@ class ChiefControl:
         return LoadedSlice(spec, start, stop, seed=self._seed)
 
     def _commit(self, saved: SaveResult) -> None:
-        """Make the checkpoint exist: fetch what cannot be seen, write the manifest, tell."""
-        shard_map = self._parameters.shard_map
-        manifest = Manifest(
-            checkpoint_id=saved.checkpoint_id,
-            job_id=self._attendance.directive.lead,
-            generation=saved.generation,
-            global_step=saved.global_step,
-            created_unix_secs=time.time(),
-            variables=tuple(self._parameters.specs.values()),
-            shards=tuple(
-                ShardEntry(
-                    file=file.name,
-                    bytes=file.size_bytes,
-                    sha256=file.sha256,
-                    slices=tuple((s.variable, s.start, s.stop) for s in shard_map.on(index)),
-                )
-                for index, file in enumerate(saved.files)
+        report, facts = self._attendance.report, self._facts()
+        ends = self._final_request is not None and saved.request >= self._final_request
+        self._committed.commit(
+            saved,
+            Circumstances(
+                job_id=report.job_id,
+                member=report.member,
+                final=ends and facts.stop_reason not in SIGNALS,
+                evaluator_expected=facts.evaluator_expected,
             ),
-            cut={task: (member, sequence) for task, (member, sequence) in saved.cut.items()},
-            torn=saved.torn,
-            wall_secs=self._earlier_secs + time.monotonic() - self._begun,
-            final=self._final_request is not None
-            and saved.request >= self._final_request
-            and self._facts().stop_reason != "SIGTERM",
-            evaluator_expected=self._facts().evaluator_expected,
-        )
-        fetch_missing(self._storage, manifest, self._addresses, self._token)
-        commit(self._storage, manifest)
-        self._manifests.append(manifest)
-        member, text = self._attendance.directive.member, manifest.to_json()
-        self._on_every_ps(lambda shard: shard.keep_manifest(saved.generation, member, text))
-        logger.info(
-            "Saved checkpoint for step %d: %s",
-            manifest.global_step,
-            self._storage.path(manifest.directory),
         )
         self._change(committed=self._entries())
 
     def _remove_old(self, pins: frozenset[str]) -> None:
-        doomed = plan_deletions(
-            self._manifests,
-            self._keep.keep_max,
-            self._keep.every_n_hours,
-            pins | {self._final_id},
-        )
-        if not doomed:
-            return
-        self._manifests = [one for one in self._manifests if one not in doomed]
-        # Out of the catalogue before off the disk: nobody new begins to read them.
-        self._change(committed=self._entries())
-        for manifest in doomed:
-            delete(self._storage, manifest)
-            self._delete_on_every_ps(manifest)
-
-    def _delete_on_every_ps(self, manifest: Manifest) -> None:
-        directive = self._attendance.directive
-        self._on_every_ps(
-            lambda shard: shard.delete_checkpoint(
-                directive.generation,
-                directive.member,
-                manifest.global_step,
-                manifest.checkpoint_id,
-            )
-        )
-
-    def _on_every_ps(self, call: Callable[[Shard], None]) -> None:
-        """Tell every ps about a checkpoint; one that does not hear keeps what it has."""
-        for shard in self._parameters.shards:
-            try:
-                call(shard)
-            except (ClusterError, ModelError, CheckpointError) as error:
-                logger.warning("A ps was not told of a checkpoint: %s", error)
+        doomed = self._committed.take_old(pins | {self._final_id})
+        if doomed:
+            # Out of the catalogue before off the disk: nobody new begins to read them.
+            self._change(committed=self._entries())
+            directive = self._attendance.directive
+            self._committed.delete(doomed, directive.generation, directive.member)
 
     def _entries(self) -> tuple[CheckpointEntry, ...]:
-        ordered = sorted(self._manifests, key=lambda one: one.order)
-        return tuple(
-            entry_of(self._storage, one, one.checkpoint_id == self._final_id) for one in ordered
-        )
-
-
-def check_compatible(specs: Mapping[str, VariableSpec], reader: CheckpointReader) -> None:
-    """Check that every variable of the model is in the checkpoint, with its shape and dtype.
-
-    Raises:
-        ModelError: naming the first that is not.
-    """
-    for name, spec in specs.items():
-        there = reader.variables.get(name)
-        if there is None:
-            raise ModelError(
-                f"{reader.path} has no variable {name!r}: it belongs to another model. Use "
-                "another model_dir, or the program that wrote it."
-            )
-        if (there.shape, there.dtype) != (spec.shape, spec.dtype):
-            raise ModelError(
-                f"Variable {name!r} is {spec.shape} {spec.dtype} in the model and {there.shape} "
-                f"{there.dtype} in {reader.path}. Use another model_dir."
-            )
-
-
-def restored(
-    reader: CheckpointReader, spec: VariableSpec, start: int, stop: int, seed: int
-) -> LoadedSlice:
-    """Return rows ``[start, stop)`` of a variable as a checkpoint has them.
-
-    The optimizer is the program's, so a changed learning rate counts; state that the
-    checkpoint does not have begins at the optimizer's default.
-    """
-    if start == stop:
-        return LoadedSlice(spec, start, stop, seed=seed)
-    state = reader.slice_state(spec.name, start, stop)
-    return LoadedSlice(spec, start, stop, seed, state.value, state.slots, state.scalars)
-
-
-def new_seed() -> int:
-    """Return a seed for a job whose RunConfig names none."""
-    return secrets.randbits(31)
+        return self._committed.entries(self._final_id)

@@ -6,21 +6,21 @@ or, where no ps is listed, the one shard the chief hosts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psys.attendance import Attendance, LeadLink
 from psys.checkpoint.manifest import load_all
 from psys.checkpoint.storage import FileStorage
 from psys.host import LocalLink, LocalShard, NodeHost, new_id
 from psys.ps.endings import Limits
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.messages import ChiefFacts, EvaluatorFacts, Report, ShardFacts, Verdict
 from psys.ps.shard import Shard
 from psys.rpc.remote_cluster import RemoteLink
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
 from psys.train.shard_files import shard_writer
-from psys.train.verdict import keep_verdict
+from psys.train.verdict import keep_verdict, read_ended
 
 LOCAL = "chief"
 """The name of the one task where there is no cluster."""
@@ -60,7 +60,7 @@ class Settings:
         return 0 if not self.job.ps and self.task == LOCAL else None
 
     def keep(self, verdict: Verdict, job_id: str) -> None:
-        """Put the verdict of a job, named by its lead, on disk."""
+        """Put the verdict of a run of the job on disk."""
         keep_verdict(self.model_dir, verdict, job_id, self.verdict_file)
 
 
@@ -120,7 +120,7 @@ class Membership:
         self.host = NodeHost(
             index,
             shard_writer(settings.model_dir, count),
-            settings.job if index == 0 else None,
+            replace(settings.job, ended=read_ended(settings.model_dir)) if index == 0 else None,
             settings.keep if index == 0 and settings.shard_addresses else None,
         )
         for manifest in load_all(FileStorage(settings.model_dir))[-1:]:
@@ -144,6 +144,7 @@ class Membership:
             instance=new_id(),
             revision=0,
             cluster_digest=settings.job.cluster_digest,
+            job_id=settings.job.job_id,
             shard=None if shard is None else ShardFacts(shard),
             chief=ChiefFacts() if settings.task == LOCAL else None,
             evaluator=EvaluatorFacts() if settings.task == "evaluator" else None,

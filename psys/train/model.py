@@ -137,6 +137,8 @@ def loss_and_gradients(
 ) -> tuple[float, dict[str, Gradient], ModelSpec]:
     """Run model_fn on one batch; return loss, gradients by variable, and the spec.
 
+    Among the gradients is what the step measured for averages and counters.
+
     Raises:
         ModelError: if no trainable variable takes part in the loss, or an optimizer is not the
             one the first run had.
@@ -159,6 +161,7 @@ def loss_and_gradients(
             gradients.update(
                 mine if minimization.transform is None else minimization.transform(mine)
             )
+    gradients.update(store.updates)
     return float(np.asarray(untraced(spec.loss)).reshape(())), gradients, spec
 
 

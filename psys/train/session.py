@@ -23,6 +23,7 @@ from psys.train.hooks import (
     with_results,
 )
 from psys.train.input_pipeline import Batch, InputPipeline
+from psys.train.interrupts import SIGNALS
 from psys.train.model import CallModel, Model, ModelSpec, loss_and_gradients
 from psys.train.trainer import Trainer
 
@@ -145,6 +146,11 @@ class Session:
         """Whether somebody asked the loop to end."""
         return bool(self._stop_reason)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the loop to end: the job may be gone on with."""
+        return self._stop_reason in SIGNALS
+
     def _result(self, reason: str, *, by_hook: bool, stopped: bool = False) -> LoopResult:
         return LoopResult(reason, by_hook, stopped, self._steps, self.global_step, self._loss)
 
@@ -193,7 +199,12 @@ class Session:
         if not self._looked_ahead:
             self._following, self._looked_ahead = self._pipeline.next(), True
         following = self._following
-        after = self._trainer.step(gradients, None if following is None else following.rows)
+        after = self._trainer.step(
+            gradients,
+            None if following is None else following.rows,
+            global_step=self.global_step,
+            examples=batch.size,
+        )
         # Only now: had the generation changed, both batches would be needed again.
         self._following, self._looked_ahead = None, False
         self._steps += 1

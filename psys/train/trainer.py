@@ -14,7 +14,7 @@ import numpy as np
 from psys.arrays import Array, Gradient
 from psys.attendance import Attendance
 from psys.errors import Fenced, GenerationChanged
-from psys.parameters import Parameters, Place, Pulled
+from psys.parameters import NO_ORIGIN, Origin, Parameters, Place, Pulled
 from psys.ps.messages import Directive, Standing, TaskPhase
 
 logger = logging.getLogger("psys")
@@ -30,6 +30,8 @@ class Trainer:
         self._parameters = parameters
         self._place = Place("", attendance.report.task, 0)
         self._sequence = 0
+        self._input_batches = 0
+        """Batches this process has trained on: where its input stands."""
 
     @property
     def generation(self) -> str:
@@ -73,10 +75,27 @@ class Trainer:
         """Pull what a batch needs, and ask for permission to train on it."""
         return self._exchange(None, rows, wants_grant=True, pull=True)
 
-    def step(self, gradients: Mapping[str, Gradient], rows: Mapping[str, Array] | None) -> Pulled:
-        """Push a step; pull the next one's needs, or nothing where ``rows`` is None."""
+    def step(
+        self,
+        gradients: Mapping[str, Gradient],
+        rows: Mapping[str, Array] | None,
+        *,
+        global_step: int,
+        examples: int,
+    ) -> Pulled:
+        """Push a step; pull the next one's needs.
+
+        Args:
+            gradients: of one batch, by variable.
+            rows: wanted for the next batch; None if there is none.
+            global_step: the step the gradients were computed at.
+            examples: in the batch.
+        """
         more = rows is not None
-        return self._exchange(gradients, rows or {}, wants_grant=more, pull=more)
+        origin = Origin(global_step, self._input_batches + 1, examples)
+        pulled = self._exchange(gradients, rows or {}, wants_grant=more, pull=more, origin=origin)
+        self._input_batches += 1
+        return pulled
 
     def fetch(self, table: str, ids: Array) -> Array:
         """Return rows of a table that were not foreseen, ``[n, *row_shape]``."""
@@ -91,11 +110,18 @@ class Trainer:
         *,
         wants_grant: bool,
         pull: bool,
+        origin: Origin = NO_ORIGIN,
     ) -> Pulled:
         sequence = self._sequence + (gradients is not None)
         try:
             pulled = self._parameters.exchange(
-                self._place, sequence, gradients, rows, pull=pull, wants_grant=wants_grant
+                self._place,
+                sequence,
+                gradients,
+                rows,
+                pull=pull,
+                wants_grant=wants_grant,
+                origin=origin,
             )
         except Fenced as error:
             self._confirm_fenced(error)

@@ -11,14 +11,17 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from psys.checkpoint.storage import FileStorage
 from psys.errors import CheckpointNotFound
+from psys.ps.job import EndedRun
 from psys.ps.messages import Verdict
 
 logger = logging.getLogger("psys")
 
 VERDICT = "verdict.json"
+RUN = "run.json"
 
 
 def keep_verdict(model_dir: str, verdict: Verdict, job_id: str, copy_to: str | None) -> None:
@@ -45,28 +48,68 @@ def keep_verdict(model_dir: str, verdict: Verdict, job_id: str, copy_to: str | N
         FileStorage(model_dir).write_once(VERDICT, text)
     except OSError as error:
         # The verdict is still told to everyone; an unwritable model_dir may be its reason.
-        logger.warning("The verdict could not be written below %s: %s", model_dir, error)
+        logger.warning("The verdict could not be written: %s", error)
     if copy_to is not None:
         target = Path(copy_to)
         FileStorage(str(target.parent)).write_once(target.name, text)
 
 
+def read_ended(model_dir: str) -> EndedRun | None:
+    """Return the run whose verdict is on disk, and the verdict; None if none can be read."""
+    document = _read(model_dir, VERDICT)
+    return None if document is None else (str(document.get("job_id") or ""), _verdict(document))
+
+
 def read_verdict(model_dir: str, since_unix_secs: float = 0.0) -> Verdict | None:
     """Return the verdict on disk, unless it is older; None if there is none to be read."""
-    try:
-        document = json.loads(FileStorage(model_dir).read(VERDICT))
-        if float(document["ended_unix_secs"]) < since_unix_secs:
-            return None
-        return Verdict(
-            finished=document["verdict"] == "FINISHED",
-            reason=str(document.get("reason") or ""),
-            global_step=int(document["global_step"]),
-            checkpoint=document.get("checkpoint") or "",
-            export=document.get("export") or "",
-            evaluated=bool(document.get("evaluated")),
-        )
-    except (CheckpointNotFound, OSError, ValueError, KeyError, TypeError):
+    document = _read(model_dir, VERDICT)
+    if document is None or float(document["ended_unix_secs"]) < since_unix_secs:
         return None
+    return _verdict(document)
+
+
+def keep_run(model_dir: str, job_id: str) -> None:
+    """Put the id of the run under way on disk: a chief that is restarted goes on with it."""
+    text = json.dumps({"job_id": job_id}) + "\n"
+    try:
+        FileStorage(model_dir).write(RUN, text.encode())
+    except OSError as error:
+        # The job can go on; an unwritable model_dir fails its first checkpoint, and says so.
+        logger.warning("The run could not be noted below %s: %s", model_dir, error)
+
+
+def unended_run(model_dir: str) -> str:
+    """Return the run under way when this chief's predecessor ended; '' if there was none."""
+    try:
+        run = str(json.loads(FileStorage(model_dir).read(RUN))["job_id"])
+        names = [one for one in os.listdir(model_dir) if one.startswith(VERDICT)]
+    except (CheckpointNotFound, OSError, ValueError, KeyError, TypeError):
+        return ""
+    documents = [_read(model_dir, name) for name in names]
+    ended = {str(one.get("job_id") or "") for one in documents if one is not None}
+    return "" if run in ended else run
+
+
+def _read(model_dir: str, name: str) -> dict[str, Any] | None:
+    """Return a verdict file's document, None if it is absent or not one."""
+    try:
+        document = json.loads(FileStorage(model_dir).read(name))
+        float(document["ended_unix_secs"])
+        _verdict(document)
+    except (CheckpointNotFound, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return dict(document)
+
+
+def _verdict(document: dict[str, Any]) -> Verdict:
+    return Verdict(
+        finished=document["verdict"] == "FINISHED",
+        reason=str(document.get("reason") or ""),
+        global_step=int(document["global_step"]),
+        checkpoint=document.get("checkpoint") or "",
+        export=document.get("export") or "",
+        evaluated=bool(document.get("evaluated")),
+    )
 
 
 def put_aside_verdict(model_dir: str) -> None:

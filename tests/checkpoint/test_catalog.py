@@ -4,9 +4,7 @@ import logging
 from pathlib import Path
 
 from psys.checkpoint import (
-    Catalog,
     FileStorage,
-    MemoryStorage,
     Storage,
     find_latest_valid,
     latest_checkpoint,
@@ -49,40 +47,3 @@ def test_latest_checkpoint_is_a_path_that_opens(tmp_path: Path, save) -> None:
     path = latest_checkpoint(tmp_path / "model")
     assert path == str(tmp_path / "model" / "checkpoints" / f"model-0000000001-{A}")
     assert open_checkpoint(path).global_step == 1
-
-
-def test_a_catalogue_is_rebuilt_from_the_manifests(storage: Storage, save) -> None:
-    second = save(storage, step=2, checkpoint_id=B)
-    first = save(storage, step=1, checkpoint_id=A)
-    catalog = Catalog.from_storage(storage)
-    assert catalog.entries() == (first, second)
-    assert catalog.latest() == second
-    assert catalog.get(A) == first
-    assert catalog.get(C) is None
-
-
-def test_adding_is_idempotent_and_removing_forgets(save) -> None:
-    storage = MemoryStorage()
-    catalog = Catalog()
-    assert catalog.latest() is None
-    manifest = save(storage)
-    assert catalog.add(manifest)
-    assert not catalog.add(manifest)
-    assert catalog.entries() == (manifest,)
-    catalog.remove(manifest.checkpoint_id)
-    catalog.remove(manifest.checkpoint_id)
-    assert catalog.entries() == ()
-
-
-def test_a_quarantined_one_is_passed_over_and_reported_once(save, caplog) -> None:
-    storage = MemoryStorage()
-    first = save(storage, step=1, checkpoint_id=A)
-    second = save(storage, step=2, checkpoint_id=B)
-    catalog = Catalog.from_storage(storage)
-    with caplog.at_level(logging.WARNING):
-        catalog.quarantine(B, "bad hash")
-        catalog.quarantine(B, "bad hash")
-        catalog.quarantine(C, "not known")
-    assert catalog.latest() == first
-    assert catalog.get(B) == second
-    assert caplog.messages == [f"{second.directory} is passed over: bad hash"]

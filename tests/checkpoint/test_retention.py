@@ -11,11 +11,9 @@ from psys.checkpoint import (
     Manifest,
     Storage,
     delete,
-    discard_attempt,
     load_all,
     plan_deletions,
 )
-from psys.errors import CheckpointError
 
 
 def manifest(step: int, wall_secs: float = 0.0, created: float | None = None) -> Manifest:
@@ -119,13 +117,3 @@ def test_the_manifest_goes_first(tmp_path: Path, save) -> None:
     delete(storage, gone)
     assert removed[0] == gone.name
     assert len(removed) == 3
-
-
-def test_a_failed_attempt_can_be_discarded_but_no_checkpoint(storage: Storage, save) -> None:
-    attempt = save(storage, step=1, checkpoint_id="a" * 12, committed=False)
-    checkpoint = save(storage, step=1, checkpoint_id="b" * 12)
-    discard_attempt(storage, 1, "a" * 12)
-    assert storage.list(attempt.directory) == ()
-    with pytest.raises(CheckpointError, match="not a failed attempt"):
-        discard_attempt(storage, 1, "b" * 12)
-    assert load_all(storage) == [checkpoint]

@@ -41,6 +41,11 @@ def test_of_chained_exceptions_the_last_one_counts() -> None:
     assert last_words(text) == "ModelError: unknown feature"
 
 
+def test_an_error_psys_told_in_one_line_is_an_exception_too() -> None:
+    text = "psys: ConfigError: no port (train.py, line 3)\nException ignored in: x\nbye"
+    assert last_words(text) == "ConfigError: no port (train.py, line 3)"
+
+
 def test_without_an_exception_the_last_line_that_says_something_counts() -> None:
     assert last_words("psys: port 7 is in use\n\n") == "psys: port 7 is in use"
     assert last_words("") == ""

@@ -90,6 +90,22 @@ def test_finished_is_the_last_line_and_exit_code_0(
     assert result.returncode == 0
 
 
+def test_a_temporary_log_directory_goes_with_a_finished_job(
+    write_script: WriteScript, run_psys: Run, tmp_path: Path
+) -> None:
+    assert run_psys("run", write_script(FINISH)).returncode == 0
+    assert not list(tmp_path.glob("psys-run-*"))
+
+    failed = run_psys("run", write_script("sys.exit('no licence')"))
+    (kept,) = tmp_path.glob("psys-run-*")
+    assert "no licence" in (kept / "chief.log").read_text()
+    assert failed.stderr.splitlines()[-1] == f"psys: logs are kept in {kept}"
+
+    logs = tmp_path / "logs"
+    assert run_psys("run", "--log-dir", logs, write_script(FINISH)).returncode == 0
+    assert (logs / "chief.log").exists()
+
+
 def test_failed_tells_the_reason_the_job_gave(write_script: WriteScript, run_psys: Run) -> None:
     body = 'if KIND == "worker":\n    conclude(verdict="FAILED", reason="loss is NaN")\nsys.exit(1)'
     result = run_psys("run", write_script(body))

@@ -1,4 +1,4 @@
-"""An optimizer and a schedule of a user's own, on a cluster: each ps runs the same script."""
+"""Optimizers and schedules, a user's own too, on a cluster: each ps runs the same script."""
 
 from __future__ import annotations
 
@@ -37,21 +37,25 @@ class TwiceDescent(tf.train.Optimizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Same(tf.train.LearningRateSchedule):
-    kind = "Same"
+class HalvedAfter(tf.train.LearningRateSchedule):
+    kind = "HalvedAfter"
     rate: float
+    step: int
 
     def __call__(self, step):
-        return self.rate
+        return self.rate / 2 if step > self.step else self.rate
 
 
 def model_fn(features, labels, mode):
     a = tf.get_variable("a", (2,))
     b = tf.get_variable("b", ())
-    loss = a[0] + a[1] + 3 * b
+    c = tf.get_variable("c", ())
+    loss = a[0] + a[1] + 3 * b + c
+    rate = tf.train.piecewise_constant(tf.train.get_global_step(), [1, 3], [1.0, 0.5, 0.25])
     spec = tf.group(
         TwiceDescent(0.25).minimize(loss, var_list=["a"]),
-        TwiceDescent(Same(0.5)).minimize(loss, var_list=["b"]),
+        TwiceDescent(HalvedAfter(0.5, 2)).minimize(loss, var_list=["b"]),
+        tf.train.GradientDescentOptimizer(rate).minimize(loss),
     )
     return tf.estimator.EstimatorSpec(mode, predictions={}, loss=loss, train_op=spec)
 
@@ -71,7 +75,7 @@ tf.estimator.train_and_evaluate(
 
 
 def values_after(steps: int, directory: Path, launcher: list[str]) -> dict[str, Any]:
-    """Train for so many steps; return a and b."""
+    """Train for so many steps; return a, b and c."""
     program = directory / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     model_dir = directory / f"after-{steps}"
@@ -85,7 +89,7 @@ def values_after(steps: int, directory: Path, launcher: list[str]) -> dict[str, 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     reader = tf.estimator.Estimator(lambda features: features, str(model_dir))
-    return {name: reader.get_variable_value(name) for name in ("a", "b")}
+    return {name: reader.get_variable_value(name) for name in ("a", "b", "c")}
 
 
 @pytest.mark.parametrize(
@@ -94,4 +98,7 @@ def values_after(steps: int, directory: Path, launcher: list[str]) -> dict[str, 
 def test_every_ps_applies_it(launcher: list[str], tmp_path: Path) -> None:
     one, five = (values_after(steps, tmp_path, launcher) for steps in (1, 5))
     np.testing.assert_allclose(five["a"] - one["a"], [-4 * 2 * 0.25] * 2, rtol=1e-5)
-    np.testing.assert_allclose(five["b"] - one["b"], -4 * 2 * 0.5 * 3, rtol=1e-5)
+    # Steps 1 and 2 at the first rate, 3 and 4 at half of it.
+    np.testing.assert_allclose(five["b"] - one["b"], -2 * 3 * (0.5 + 0.5 + 0.25 + 0.25), rtol=1e-5)
+    # A decay of psys's own, given the global step: steps 1, 2, 3 and 4.
+    np.testing.assert_allclose(five["c"] - one["c"], -(1.0 + 0.5 + 0.5 + 0.25), rtol=1e-5)

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from psys.cluster import ENVIRONMENT, ClusterSpec
+from psys.cluster import ClusterSpec
+from psys.environment import ENVIRONMENT
 from psys.errors import ConfigError
 from psys.estimator.run_config import RunConfig
 
@@ -167,7 +168,12 @@ class TestOptions:
             ("device_fn", "/cpu:0", 'exactly one argument "op"'),
             ("experimental_max_worker_delay_secs", "5", "must be an integer if set"),
             ("protocol", "foo", "protocol should be grpc or grpc\\+verbs"),
-            ("train_distribute", object(), "train_distribute must be None: supported strategies"),
+            (
+                "train_distribute",
+                object(),
+                "must be a psys.distribute.ParameterServerStrategy or None",
+            ),
+            ("eval_distribute", object(), "eval_distribute must be None: each evaluation runs"),
             ("eval_distribute", object(), "eval_distribute must be None"),
             ("experimental_distribute", object(), "experimental_distribute must be None"),
             ("start_timeout_secs", 0, "start_timeout_secs should be > 0"),

@@ -123,6 +123,33 @@ def test_the_final_exporter_exports_once(tmp_path: Path) -> None:
     assert json.loads((export / "export.json").read_text())["global_step"] == 22
 
 
+@pytest.mark.parametrize(
+    ("received", "message"),
+    [
+        (7, "Exporter 'last': serving_input_receiver_fn should return .*, got int"),
+        ([{}], "got list"),
+    ],
+)
+def test_what_an_exporter_cannot_use_is_found_before_training(
+    tmp_path: Path, received: object, message: str
+) -> None:
+    exporter = FinalExporter("last", lambda: received)
+    with pytest.raises(ValueError, match=message):
+        tf.estimator.train_and_evaluate(
+            regressor(tmp_path), TrainSpec(input_fn, 22), evaluation(exporters=exporter)
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_serving_input_receiver_fn_raises_comes_before_training(tmp_path: Path) -> None:
+    exporter = LatestExporter("latest", lambda: {}["x"])  # type: ignore[misc]
+    with pytest.raises(KeyError):
+        tf.estimator.train_and_evaluate(
+            regressor(tmp_path), TrainSpec(input_fn, 22), evaluation(exporters=exporter)
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_export_predicts_as_its_checkpoint_does(tmp_path: Path) -> None:
     estimator = regressor(tmp_path, steps=100)
     _, results = tf.estimator.train_and_evaluate(
@@ -163,7 +190,8 @@ def test_checkpoints_come_no_faster_than_the_throttle_allows(
             regressor(tmp_path), TrainSpec(input_fn, 35), evaluation(throttle_secs=600)
         )
     assert evaluated_steps(tmp_path / "eval") == [10, 35]
-    assert "Not evaluating step 20" in caplog.text
+    assert "Not evaluating step 20 now" in caplog.text
+    assert "Not evaluating step 35" not in caplog.text
 
 
 def test_start_delay_is_the_evaluators(tmp_path: Path) -> None:

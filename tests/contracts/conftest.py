@@ -11,7 +11,7 @@ import pytest
 from psys.attendance import Attendance, LeadLink
 from psys.checkpoint.storage import MemoryStorage
 from psys.host import LocalLink, LocalShard, NodeHost, new_id
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.messages import Report, ShardFile
 from psys.ps.shard import Shard
 from psys.rpc.remote_cluster import RemoteLink

@@ -13,7 +13,7 @@ import pytest
 from psys.attendance import Attendance
 from psys.errors import ClusterError, ConfigError, JobFailed
 from psys.host import NodeHost
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.messages import Directive, Report, Standing, TaskPhase
 from psys.ps.roster import BROKEN_STREAM_LEASE_SECS
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from psys.arrays import Array, IndexedSlices, VariableSpec
-from psys.errors import GenerationChanged, ModelError, ShardUnavailable
+from psys.errors import Fenced, GenerationChanged, ModelError, ShardUnavailable
 from psys.host import NodeHost
 from psys.initializers import Constant, TruncatedNormal
 from psys.optimizers import AdamOptimizer, GradientDescentOptimizer
@@ -71,13 +71,17 @@ def rows(*numbers: int) -> Array:
     return np.array(numbers, np.int64)
 
 
+CHIEF = 9
+"""The chief's member number."""
+
+
 def order(host: NodeHost, generation: str = G, **orders: Any) -> None:
-    host.obey(ShardOrders(generation=generation, **orders))
+    host.obey(ShardOrders(generation=generation, chief=CHIEF, **orders))
 
 
 def go_live(host: NodeHost, shard: Shard, slices: Any = SLICES, generation: str = G) -> None:
     order(host, generation, phase=ShardPhase.LOADING)
-    shard.load(generation, slices)
+    shard.load(generation, CHIEF, slices)
     order(host, generation, phase=ShardPhase.LIVE)
 
 
@@ -160,12 +164,21 @@ def test_only_the_generation_the_lead_ordered_is_loaded(
         order(host, ordered, phase=ShardPhase.LOADING)
     shard = connect(host)
     with pytest.raises(GenerationChanged, match=f"asked to load {G}"):
-        shard.load(G, SLICES)
+        shard.load(G, CHIEF, SLICES)
 
 
 def test_a_live_shard_is_not_loaded_again(shard: Shard) -> None:
     with pytest.raises(GenerationChanged, match="LIVE"):
-        shard.load(G, SLICES)
+        shard.load(G, CHIEF, SLICES)
+
+
+@pytest.mark.parametrize("number", [0, CHIEF - 1])
+def test_only_the_chief_of_now_loads(host: NodeHost, connect: Connect, number: int) -> None:
+    shard = connect(host)
+    order(host, phase=ShardPhase.LOADING)
+    with pytest.raises(Fenced, match=f"number {number} is not the chief's"):
+        shard.load(G, number, SLICES)
+    shard.load(G, CHIEF, SLICES)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +198,8 @@ def test_a_slice_that_does_not_fit_its_variable_is_refused(
     shard = connect(host)
     order(host, phase=ShardPhase.LOADING)
     with pytest.raises(ModelError):
-        shard.load(G, [bad])
-    shard.load(G, SLICES)
+        shard.load(G, CHIEF, [bad])
+    shard.load(G, CHIEF, SLICES)
     order(host, phase=ShardPhase.LIVE)
     assert exchange(shard, ask()).outcome is Outcome.NONE
 

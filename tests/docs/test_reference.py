@@ -13,7 +13,7 @@ import pytest
 import psys
 from psys import errors
 from psys.cli.main import make_parser
-from psys.cluster import ENVIRONMENT
+from psys.environment import ENVIRONMENT
 from psys.rpc.status import TABLE
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"

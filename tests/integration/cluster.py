@@ -20,7 +20,7 @@ import pytest
 
 from psys.checkpoint import open_checkpoint
 from psys.cli.ports import LOOPBACK, PortReservation
-from psys.cluster import child_environment
+from psys.environment import child_environment
 
 PROGRAM = Path(__file__).parent / "program.py"
 PATIENCE_SECS = 60.0
@@ -250,6 +250,7 @@ def check_model(path: Path | str, step: int) -> None:
     """Check that the newest checkpoint holds exactly what ``step`` steps make of the model."""
     reader = open_checkpoint(path)
     assert reader.global_step == step, (reader.global_step, step)
+    assert reader.read("steps_applied") == step
     accumulator = np.float32(0.1)
     moved = np.float32(0.0)
     for _ in range(step):

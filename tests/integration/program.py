@@ -19,6 +19,13 @@ import psys as tf
 ROWS, BATCH, WIDTH = 512, 4, 2
 
 
+EXPORTERS = {
+    "final": tf.estimator.FinalExporter("final"),
+    "latest": tf.estimator.LatestExporter("latest"),
+    "unusable": tf.estimator.FinalExporter("unusable", lambda: 7),
+}
+
+
 def main() -> None:
     options = parse()
     config = tf.estimator.RunConfig(
@@ -45,7 +52,7 @@ def main() -> None:
             steps=None,
             start_delay_secs=0,
             throttle_secs=0,
-            exporters=tf.estimator.FinalExporter("final"),
+            exporters=[EXPORTERS[name] for name in options.exporters.split(",")],
         ),
     )
     say("DONE")
@@ -66,6 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--hold_save", default="", help="STEP:FILE to wait for before that save")
     parser.add_argument("--hold_eval", default="", help="a file to wait for before evaluating")
     parser.add_argument("--hold_model", default="", help="a file to wait for before building")
+    parser.add_argument("--exporters", default="final")
     parser.add_argument("--fail", default="", help="where to raise an exception")
     parser.add_argument("--model", default="counting", choices=("counting", "other", "canned"))
     return parser.parse_args()
@@ -95,6 +103,7 @@ def counting_model(features: Any, labels: Any, mode: str, params: Any) -> Any:
     rows = tf.feature_column.input_layer(
         features, [tf.feature_column.embedding_column(column, WIDTH, combiner="sum")]
     )
+    tf.counter("steps_applied")
     loss = -(weights.sum() + rows.sum())
     if options.fail == "nan_loss":
         loss = loss * np.float32("nan")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,67 +72,6 @@ def test_psys_run_ends_with_the_reason(tmp_path: Path) -> None:
         r"psys: FAILED reason=(chief|worker:0): RuntimeError: the input is broken", last
     )
     assert json.loads((tmp_path / "model" / "verdict.json").read_text())["verdict"] == "FAILED"
-
-
-CANNED = {
-    "features": r"'x'",
-    "labels": r"(?i)label.*3",
-}
-
-
-@pytest.mark.parametrize(("what", "reason"), CANNED.items(), ids=CANNED)
-def test_data_that_does_not_fit_a_canned_model_is_named(
-    make_cluster: MakeCluster, what: str, reason: str
-) -> None:
-    cluster = make_cluster(
-        ps=1, evaluator=True, arguments=["--model", "canned", "--fail", what, "--max_steps", 100]
-    )
-    failed(reason, *cluster.start_all().values())
-    assert cluster.verdict["verdict"] == "FAILED"
-
-
-def test_a_model_dir_that_cannot_be_written_is_named(
-    make_cluster: MakeCluster, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    cluster = make_cluster(ps=1, evaluator=True, arguments=["--max_steps", 100])
-    cluster.model_dir = tmp_path / "file" / "model"
-    failed(f"{tmp_path}/file", *cluster.start_all().values())
-
-
-def test_a_bad_tf_config_is_one_clear_line(make_cluster: MakeCluster) -> None:
-    cluster = make_cluster(arguments=["--max_steps", 100])
-    config = {"cluster": {"chef": ["h:1"]}, "task": {"type": "chief", "index": 0}}
-    failed(
-        r"ConfigError: TF_CONFIG cluster: unknown task type 'chef' \(did you mean 'chief'\?\)",
-        cluster.start("chief", tf_config=json.dumps(config)),
-    )
-    failed("ConfigError: TF_CONFIG must be a JSON object", cluster.start("c", tf_config="{chief"))
-
-
-def test_a_port_in_use_is_named_and_ends_the_job(make_cluster: MakeCluster) -> None:
-    cluster = make_cluster(ps=2, evaluator=True, arguments=["--max_steps", 100])
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        cluster.addresses["ps"][1] = address
-        failed(f"Cannot listen on {address}", *cluster.start_all().values())
-    assert cluster.verdict["verdict"] == "FAILED"
-
-
-def test_the_port_of_the_lead_in_use_ends_everyone_at_the_start_timeout(
-    make_cluster: MakeCluster,
-) -> None:
-    cluster = make_cluster(ps=1, arguments=["--max_steps", 100, "--start_timeout_secs", 2])
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        cluster.addresses["ps"][0] = address
-        roles = cluster.start_all()
-        failed(f"Cannot listen on {address}", roles.pop("ps:0"))
-        failed("The lead was out of reach for 2 s", *roles.values())
 
 
 def test_a_second_process_of_one_ps_is_refused_and_the_job_goes_on(

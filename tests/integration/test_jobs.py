@@ -71,6 +71,8 @@ def test_a_job_restarted_at_its_max_steps_has_nothing_to_do(make_cluster: MakeCl
         assert cluster.verdict["global_step"] == 30
         evaluations.append([line["checkpoint"] for line in cluster.results])
     assert roles["chief:0"].steps == roles["worker:0"].steps == []
+    for trainer in ("chief:0", "worker:0"):
+        roles[trainer].saw("Nothing to train: global step 30 has reached max_steps 30 already")
     assert evaluations[0][-1] == evaluations[1][-1] == cluster.verdict["checkpoint"]
     assert len(set(evaluations[1])) == len(evaluations[1])
     assert len(list(cluster.model_dir.glob("verdict.json*"))) == 2

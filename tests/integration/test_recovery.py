@@ -113,11 +113,12 @@ def test_a_killed_chief_that_comes_back_takes_over_the_live_model(
     worker.holds(40)
     reached = worker.steps[-1]
     back = cluster.start("chief")
+    taken_over = back.saw(r"Taking over the live model at step (\d+)")
     back.saw_step(reached + 5)
     worker_gates[1].touch()
     finished(*roles.values(), worker, back)
     check_model(cluster.model_dir, 150)
-    assert back.steps[0] > reached
+    assert back.steps[0] > reached >= int(taken_over[1]) > 0
     assert worker.steps == sorted(worker.steps)
     taken = global_steps(chief, worker, back)
     assert len(taken) == 150
@@ -411,3 +412,55 @@ def test_a_ps_with_a_directory_of_its_own_may_be_lost(
     opened.touch()
     finished(*ps, chief)
     check_model(cluster.model_dir, 80)
+
+
+def test_with_named_runs_the_end_of_another_run_is_not_this_ones(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(ps=1, workers=1, arguments=["--batches", 5, "--linger_secs", 1])
+    monday, tuesday = {"PSYS_JOB_ID": "monday"}, {"PSYS_JOB_ID": "tuesday"}
+    roles = [cluster.start(task, environment=monday) for task in cluster.tasks]
+    finished(*roles)
+    assert cluster.verdict["job_id"] == "monday"
+    late = cluster.start("worker", environment=monday)
+    early = cluster.start("worker", environment=tuesday)
+    finished(late)
+    late.saw("Nothing to do: the job finished at step 10")
+    others = [cluster.start(task, environment=tuesday) for task in ("ps", "chief")]
+    finished(early, *others)
+    check_model(cluster.model_dir, 20)
+    assert cluster.verdict["job_id"] == "tuesday"
+
+
+def test_what_is_left_over_from_another_run_is_sent_away(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = gate(tmp_path, "chief")
+    cluster = make_cluster(ps=1, workers=1, arguments=["--max_steps", 30])
+    today = {"PSYS_JOB_ID": "today"}
+    roles = [cluster.start(task, environment=today) for task in ("ps", "worker")]
+    chief = cluster.start("chief", "--hold", f"5:{opened}", environment=today)
+    chief.holds(5)
+    orphan = cluster.start("worker", environment={"PSYS_JOB_ID": "yesterday"})
+    failed("belongs to run yesterday of a job, the lead to run today", orphan)
+    opened.touch()
+    finished(*roles, chief)
+    check_model(cluster.model_dir, 30)
+
+
+def test_chief_and_lead_lost_together_go_on_with_their_run(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = gate(tmp_path, "all")
+    cluster = make_cluster(ps=2, workers=1, arguments=["--max_steps", 60, "--save_steps", 10])
+    roles = cluster.start_all("--hold", f"12:{opened}")
+    for name in ("chief:0", "worker:0"):
+        roles[name].holds(12)
+    (run,) = {one["job_id"] for one in manifests(cluster.model_dir)}
+    for name in ("ps:0", "chief:0"):
+        roles[name].kill()
+        roles[name] = cluster.start(name)
+    opened.touch()
+    finished(*roles.values())
+    assert cluster.verdict["job_id"] == run
+    assert {one["job_id"] for one in manifests(cluster.model_dir)} == {run}

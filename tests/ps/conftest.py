@@ -9,7 +9,7 @@ import pytest
 
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.initializers import Constant
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.memory_shard import MemoryShard
 from psys.ps.messages import (
     ChiefFacts,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from psys.arrays import IndexedSlices, VariableSpec
 from psys.errors import GenerationChanged, ModelError
 from psys.initializers import Constant
 from psys.ps.memory_shard import MemoryShard
-from psys.ps.messages import Outcome, ShardFile, ShardOrders, ShardPhase
+from psys.ps.messages import Outcome, PastFence, ShardFile, ShardOrders, ShardPhase
 from psys.ps.shard import LoadedSlice
 
 if TYPE_CHECKING:
@@ -364,3 +365,32 @@ def test_the_file_or_the_error_of_this_save_is_told_and_of_no_other(bench: Shard
     assert (facts.written, facts.file, facts.write_error) == ("", None, "")
     bench.shard.written("t", None, "disk full")
     assert bench.shard.facts().write_error == "disk full"
+
+
+# ---------------------------------------------------------------- what is cut with the fences
+
+
+def test_a_push_says_where_its_input_stands_and_the_cut_has_it(
+    bench: ShardBench, request_of: Callable[..., Any]
+) -> None:
+    for sequence in (1, 2):
+        request = request_of(sequence, bench.ones())
+        bench.exchange(replace(request, input_batches=sequence + 10, examples=32))
+    bench.exchange(replace(request, input_batches=99, examples=99))  # a duplicate counts nothing
+    bench.hold("save")
+    bench.cut({"worker:0": (1, 2)})
+    facts = bench.shard.facts()
+    assert (facts.cut_inputs, facts.cut_examples) == ({"worker:0": 12}, 64)
+    bench.push(3)
+    assert bench.shard.facts().cut_examples == 64
+
+
+def test_a_replaced_member_leaves_its_last_fence(bench: ShardBench) -> None:
+    bench.push(1)
+    bench.push(2)
+    bench.push(1, member=4)
+    assert bench.shard.facts().past_fences == ()
+    bench.hold("save")
+    assert bench.shard.facts().past_fences == (PastFence("worker:0", 1, 2),)
+    bench.obey(generation="h", phase=ShardPhase.LOADING, save="", cut=None)
+    assert bench.shard.past_fences == {}

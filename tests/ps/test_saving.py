@@ -5,8 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from psys.ps.messages import Fences, ShardFacts, ShardFile, ShardPhase
-from psys.ps.saving import ATTEMPTS, HOLD_LIMIT_SECS, WRITE_LIMIT_SECS, Saving, union_of
+from psys.ps.messages import Fences, PastFence, ShardFacts, ShardFile, ShardPhase
+from psys.ps.saving import (
+    ATTEMPTS,
+    HOLD_LIMIT_SECS,
+    LONGEST_HOLD_SECS,
+    WRITE_LIMIT_SECS,
+    Saving,
+    torn_before,
+    union_of,
+)
 
 FILES = (ShardFile("0", 1, "a"), ShardFile("1", 1, "b"))
 
@@ -134,26 +142,49 @@ def test_requests_meanwhile_become_one_save_after(bench: SavingBench) -> None:
 def test_a_hold_that_takes_too_long_is_released_and_tried_again(bench: SavingBench) -> None:
     bench.advance()
     bench.hold(0, {})
-    bench.advance(after_secs=HOLD_LIMIT_SECS)
+    assert bench.saving.release_at_secs == HOLD_LIMIT_SECS
+    bench.advance(after_secs=HOLD_LIMIT_SECS - 0.01)
     assert bench.save == "save1"
-    bench.advance(after_secs=0.1)
+    bench.advance(after_secs=0.02)
     assert bench.save == "save2"
 
 
 def test_a_cut_that_never_completes_is_tried_again_with_ever_more_time(bench: SavingBench) -> None:
     bench.hold_both({"chief": (1, 1)}, {})
     bench.cut(0)
-    bench.advance(after_secs=HOLD_LIMIT_SECS + 0.1)
+    bench.advance(after_secs=HOLD_LIMIT_SECS + 0.01)
     assert bench.save == "save2"
-    bench.advance(after_secs=HOLD_LIMIT_SECS + 0.1)
+    bench.advance(after_secs=HOLD_LIMIT_SECS + 0.01)
     assert bench.save == "save2"  # the second may take twice as long
     bench.advance(after_secs=HOLD_LIMIT_SECS)
     assert bench.save == "save3"
 
 
+def test_the_next_save_begins_near_the_time_that_sufficed(bench: SavingBench) -> None:
+    for attempt in range(3):
+        bench.advance(after_secs=10 * attempt)
+    bench.hold_both({}, {})
+    for index in (0, 1):
+        bench.cut(index)
+        bench.write(index)
+    assert bench.saving.attempt is not None
+    assert bench.saving.attempt.number == 3
+    bench.advance()
+    assert bench.saving.release_at_secs is None
+    bench.advance(request=2)
+    assert bench.saving.release_at_secs == bench.now + 2 * HOLD_LIMIT_SECS
+
+
+def test_no_hold_is_longer_than_the_longest(bench: SavingBench) -> None:
+    bench.advance()
+    assert bench.saving.attempt is not None
+    bench.saving.attempt.number = 1000
+    assert bench.saving.release_at_secs == LONGEST_HOLD_SECS
+
+
 def test_after_many_attempts_the_chief_is_told_why(bench: SavingBench) -> None:
     for _ in range(ATTEMPTS + 1):
-        bench.advance(after_secs=HOLD_LIMIT_SECS * ATTEMPTS + 1)
+        bench.advance(after_secs=LONGEST_HOLD_SECS)
     result = bench.saving.result
     assert result is not None
     assert result.error == f"gave up after {ATTEMPTS} attempts: not every ps could be held in time"
@@ -246,3 +277,47 @@ def test_a_released_save_is_begun_anew_and_a_forgotten_one_is_not(bench: SavingB
     bench.saving.forget()
     bench.advance(request=0)
     assert bench.saving.attempt is None
+
+
+def test_a_step_torn_by_a_replaced_member_is_recorded_in_every_later_cut(
+    bench: SavingBench,
+) -> None:
+    """worker:0's number 2 left step 5 on shard 0 only; its successor 7 has pushed since."""
+    bench.hold_both({"worker:0": (7, 3)}, {"worker:0": (7, 3)})
+    bench.facts[0] = replace(bench.facts[0], past_fences=(PastFence("worker:0", 2, 5),))
+    bench.facts[1] = replace(bench.facts[1], past_fences=(PastFence("worker:0", 2, 4),))
+    assert torn_before(list(bench.facts.values())) == {"worker:0"}
+
+
+@pytest.mark.parametrize(
+    ("second", "past", "torn"),
+    [
+        ((2, 5), (), set()),  # shard 1 has not heard of the successor yet: nothing is torn
+        ((2, 4), (), {"worker:0"}),
+        ((7, 1), (PastFence("worker:0", 2, 5),), set()),
+        ((7, 1), (), {"worker:0"}),  # not one step of the first member reached shard 1
+    ],
+)
+def test_a_replaced_member_is_compared_over_all_shards(
+    bench: SavingBench, second: tuple[int, int], past: tuple[PastFence, ...], torn: set[str]
+) -> None:
+    bench.advance()
+    bench.hold(0, {"worker:0": (7, 1)})
+    bench.facts[0] = replace(bench.facts[0], past_fences=(PastFence("worker:0", 2, 5),))
+    bench.hold(1, {"worker:0": second})
+    bench.facts[1] = replace(bench.facts[1], past_fences=past)
+    bench.advance()
+    assert bench.saving.attempt is not None
+    assert set(bench.saving.attempt.torn) == torn
+
+
+def test_where_the_inputs_stand_comes_from_the_leads_shard(bench: SavingBench) -> None:
+    bench.hold_both({}, {})
+    for index in (0, 1):
+        bench.cut(index)
+        bench.write(index)
+    bench.facts[0] = replace(bench.facts[0], cut_inputs={"chief": 4}, cut_examples=128)
+    bench.advance()
+    result = bench.saving.result
+    assert result is not None
+    assert (result.inputs, result.examples) == ({"chief": 4}, 128)

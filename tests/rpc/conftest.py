@@ -18,7 +18,7 @@ from psys.checkpoint.storage import MemoryStorage
 from psys.host import LocalLink, NodeHost, new_id
 from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.messages import CheckpointEntry, ChiefFacts, Report, ShardFile
 from psys.ps.shard import LoadedSlice
 from psys.rpc.server import Server

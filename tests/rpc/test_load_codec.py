@@ -32,8 +32,8 @@ VALUE = tensors_pb2.TENSOR_ROLE_VALUE
 SLOT = tensors_pb2.TENSOR_ROLE_SLOT
 
 
-def allow(generation: str) -> None:
-    assert generation == G
+def allow(generation: str, member: int) -> None:
+    assert (generation, member) == (G, 3)
 
 
 @st.composite
@@ -73,7 +73,7 @@ def plain(one: LoadedSlice) -> Any:
 @given(loads())
 @settings(deadline=None, max_examples=50)
 def test_any_load_survives(slices: list[LoadedSlice]) -> None:
-    generation, found = load_codec.decode_load(load_codec.encode_load(G, slices), allow)
+    generation, found = load_codec.decode_load(load_codec.encode_load(G, 3, slices), allow)
     assert generation == G
     assert [plain(one) for one in found] == [plain(one) for one in slices]
     assert all(one.value is None or one.value.flags.writeable for one in found)
@@ -82,10 +82,12 @@ def test_any_load_survives(slices: list[LoadedSlice]) -> None:
 def test_the_generation_is_checked_before_the_bulk_is_read() -> None:
     spec = VariableSpec("w", (1 << 20,), "float32", Constant())
     value = np.ones(spec.shape, np.float32)
-    frames = list(load_codec.encode_load("bbbbbbbbbbbb", [LoadedSlice(spec, 0, 1 << 20, 0, value)]))
+    frames = list(
+        load_codec.encode_load("bbbbbbbbbbbb", 3, [LoadedSlice(spec, 0, 1 << 20, 0, value)])
+    )
     left = iter(frames)
 
-    def refuse(generation: str) -> None:
+    def refuse(generation: str, member: int) -> None:
         raise GenerationChanged(generation)
 
     tracemalloc.start()
@@ -105,6 +107,7 @@ def tensor(*shape: int, role: Any = VALUE, dtype: Any = FLOAT32) -> tensors_pb2.
 def frame(bulk: bytes = b"", **changes: Any) -> bytes:
     fields: dict[str, Any] = {
         "generation": G,
+        "member": 3,
         "slices": 1,
         "variable": "w",
         "shape": [4],

@@ -180,7 +180,7 @@ def test_status_says_what_the_lead_knows(job: Any, attend: Attend) -> None:
     assert (status["job"], status["max_steps"], status["global_step"]) == ("running", 100, 0)
     assert status["generation"] == job.generation
     tasks = {one["task"]: one["standing"] for one in status["tasks"]}
-    assert tasks == {"chief": "live", "worker:0": "live"}
+    assert tasks == {"ps:0": "live", "chief": "live", "worker:0": "live"}
 
 
 def test_status_does_not_tell_a_generation_that_is_still_loaded(job: Any) -> None:

@@ -207,7 +207,7 @@ def test_load_does_not_wait_for_a_ps_that_is_not_there(
     connect: Callable[[str], RemoteShard],
 ) -> None:
     with pytest.raises(ShardUnavailable):
-        connect("127.0.0.1:1").load(G, [])
+        connect("127.0.0.1:1").load(G, 1, [])
 
 
 def test_a_load_nobody_ordered_ends_before_it_is_sent(
@@ -216,7 +216,9 @@ def test_a_load_nobody_ordered_ends_before_it_is_sent(
     spec = VariableSpec("big", (1 << 22,), "float32", Constant())
     value = np.zeros(1 << 22, np.float32)
     with pytest.raises(GenerationChanged):
-        connect(small_ps(G).address).load("bbbbbbbbbbbb", [LoadedSlice(spec, 0, 1 << 22, 0, value)])
+        connect(small_ps(G).address).load(
+            "bbbbbbbbbbbb", 1, [LoadedSlice(spec, 0, 1 << 22, 0, value)]
+        )
 
 
 def test_a_closed_shard_says_so(job: Any, connect: Callable[[str], RemoteShard]) -> None:
@@ -225,7 +227,7 @@ def test_a_closed_shard_says_so(job: Any, connect: Callable[[str], RemoteShard])
     with pytest.raises(ShardUnavailable, match="was closed"):
         shard.begin_exchange(push(1))
     with pytest.raises(ShardUnavailable, match="was closed"):
-        shard.load(G, [])
+        shard.load(G, 1, [])
 
 
 # ---------------------------------------------------------------- a peer that is not to be trusted

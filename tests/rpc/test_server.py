@@ -189,7 +189,7 @@ def test_a_client_with_the_wrong_token_is_told_at_once(new_job: NewJob) -> None:
     shard.begin_exchange(ExchangeRequest("", "chief", 0, 0, 0, None, False, {}, False))
     for act in (
         shard.finish_exchange,
-        lambda: shard.load("none", []),
+        lambda: shard.load("none", 1, []),
         lambda: remote_catalog.list_checkpoints(job.address, "wrong"),
         lambda: next(remote_catalog.watch_checkpoints(job.address, "wrong")),
         lambda: remote_cluster.fetch_status(job.address, "wrong"),
@@ -257,7 +257,7 @@ def test_a_port_in_use_is_one_clear_line_and_grpc_adds_none(new_job: NewJob) -> 
     )
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert lines[-1].startswith(f"psys.errors.ConfigError: Cannot listen on {job.address}")
+    assert lines[-1].startswith(f"psys: ConfigError: Cannot listen on {job.address}")
     assert "add_port.cc" not in done.stderr
 
 

@@ -22,6 +22,7 @@ from psys.rpc.v1 import checkpoints_pb2, cluster_pb2
 MESSAGES: Mapping[Any, Any] = {
     messages.ShardFile: cluster_pb2.ShardFile,
     messages.ShardFacts: cluster_pb2.ShardFacts,
+    messages.PastFence: cluster_pb2.PastFence,
     messages.CheckpointEntry: checkpoints_pb2.Checkpoint,
     messages.Verdict: checkpoints_pb2.JobVerdict,
     messages.ChiefFacts: cluster_pb2.ChiefFacts,

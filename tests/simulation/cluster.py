@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulation.evaluator import Evaluator
 from simulation.invariants import Disk, Invariants, Violation, check
@@ -15,7 +15,7 @@ from simulation.trainers import Chief, Worker
 
 from psys.errors import ModelError
 from psys.ps.endings import Limits
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.node import Node
 
 LIMITS = Limits(start_timeout_secs=40.0, recover_secs=25.0, linger_secs=20.0)
@@ -118,6 +118,13 @@ class Cluster:
         """Return an id as the processes make them, but the same for the same seed."""
         self._ids += 1
         return f"id{self._ids}"
+
+    def job_of_a_new_lead(self) -> Job:
+        """Return what a lead that starts now reads from configuration and disk."""
+        disk = self.disk
+        return replace(
+            self.job, ended=None if disk.verdict is None else (disk.verdict_run, disk.verdict)
+        )
 
     # ------------------------------------------------------------ who is where
 

@@ -49,6 +49,7 @@ class Checkpoint:
     """A committed checkpoint on the virtual disk."""
 
     result: SaveResult
+    run: str
     final: bool = False
 
     @property
@@ -62,7 +63,11 @@ class Disk:
 
     files: dict[tuple[str, int], ShardFileOnDisk] = field(default_factory=dict)
     manifests: dict[str, Checkpoint] = field(default_factory=dict)
+    run: str = ""
+    """The run under way, as the chief keeps it."""
     verdict: Verdict | None = None
+    verdict_run: str = ""
+    """The run of the job that the verdict names."""
 
     def newest(self) -> Checkpoint | None:
         """Return the checkpoint to restore."""
@@ -197,9 +202,16 @@ class Invariants:
 
     def heard(self, task: TaskName, directive: Directive) -> None:
         """Check a directive a task was given."""
+        if directive.job_id:
+            runs = {one.run for one in self.disk.manifests.values()}
+            check(
+                runs <= {directive.job_id},
+                "a restarted lead goes on with the run that has checkpoints",
+                f"{task} heard {directive.job_id}, on disk are {runs}",
+            )
         if directive.verdict is not None:
             check(
-                directive.verdict == self.disk.verdict,
+                directive.verdict == self.disk.verdict and bool(self.disk.verdict_run),
                 "written once, to disk, before it is told",
                 f"{task} heard {directive.verdict}, on disk is {self.disk.verdict}",
             )
@@ -232,7 +244,7 @@ class Invariants:
                 "a trainer that dies while sending leaves one step on some shards only",
                 f"{key}: {counts}",
             )
-            if torn and result.cut[key[0]][0] == key[1]:
+            if torn:
                 check(key[0] in result.torn, "the manifest records it as torn", key)
         check(
             result.global_step == len(applied(files[0].values)),
@@ -272,7 +284,7 @@ class Invariants:
             )
         for task in result.torn:
             check(
-                (task, result.cut[task][0]) in self.lost,
+                any(lost == task for lost, _ in self.lost),
                 "torn only where a trainer was lost while sending",
                 task,
             )

@@ -41,17 +41,29 @@ class Server(Process):
     def __init__(self, cluster: Cluster, index: int) -> None:
         super().__init__(cluster.clock, f"ps:{index}")
         self.cluster = cluster
-        self.node = cluster.options.node(index, cluster.new_id, cluster.job if index == 0 else None)
+        job = cluster.job_of_a_new_lead() if index == 0 else None
+        self.node = cluster.options.node(index, cluster.new_id, job)
         self.task: Task | None = None
         """The control stream of a ps that is not the lead."""
         self._subscribers: dict[Instance, Stream] = {}
         self._watchers: dict[Stream, News] = {}
         self._facts: ShardFacts | None = None
+        self._hold_ends_at: float | None = None
         self.after(TICK_SECS, self._tick)
 
     def _tick(self) -> None:
         self._deliver(self.node.tick(self.clock.now))
         self.after(TICK_SECS, self._tick)
+
+    def _end_hold(self) -> None:
+        """Tick when a hold has to end, as the host's clock does."""
+        at = self.node.look_again_at_secs
+        if at is not None and at != self._hold_ends_at:
+            self._hold_ends_at = at
+            self.after(
+                max(at - self.clock.now, 0.0),
+                lambda: self._deliver(self.node.tick(self.clock.now)),
+            )
 
     # ------------------------------------------------------------ streams
 
@@ -141,6 +153,7 @@ class Server(Process):
             self.after(self.cluster.options.write_secs * self.clock.random.random(), write)
         if node.lead is not None:
             invariants.look_at_lead(node.lead, node.shard)
+            self._end_hold()
             self._tell()
         elif self.task is not None and (facts := node.shard.facts()) != self._facts:
             self._facts = facts
@@ -150,7 +163,7 @@ class Server(Process):
         lead, disk = self.node.lead, self.cluster.disk
         assert lead is not None
         if lead.ending.verdict is not None and disk.verdict is None:
-            disk.verdict = lead.ending.verdict
+            disk.verdict, disk.verdict_run = lead.ending.verdict, lead.job_id
             self.clock.log("verdict", str(disk.verdict))
         for instance, directive in self.node.take_directives().items():
             if (stream := self._subscribers.get(instance)) is not None:

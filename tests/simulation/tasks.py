@@ -93,11 +93,21 @@ class Task(Process):
             return
         self.directive = directive
         self.cluster.invariants.heard(self.name, directive)
-        if directive.member and directive.member != self.report.member:
-            self.report = replace(
-                self.report, member=directive.member, revision=self.report.revision + 1
-            )
+        self._take_over(directive)
         self.on_directive()
+
+    def _take_over(self, directive: Directive) -> None:
+        job_id = self.report.job_id
+        if directive.job_id and directive.standing is Standing.ADMITTED:
+            self.keep_run(directive.job_id)
+            job_id = directive.job_id
+        member = directive.member or self.report.member
+        report = replace(self.report, member=member, job_id=job_id)
+        if report != self.report:
+            self.report = replace(report, revision=report.revision + 1)
+
+    def keep_run(self, job_id: str) -> None:
+        """Put the run on disk before saying that it is known: the chief does."""
 
     # ------------------------------------------------------------ waiting
 

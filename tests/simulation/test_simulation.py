@@ -14,7 +14,7 @@ from simulation.cluster import Options, plan_of, simulate
 from simulation.invariants import Violation
 
 from psys.ps.grants import Grants
-from psys.ps.lead import Job
+from psys.ps.job import Job
 from psys.ps.memory_shard import NO_FENCE, MemoryShard, Served
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Fences, Grant
 from psys.ps.node import Node

@@ -262,8 +262,11 @@ class Chief(Trainer):
     """Creates, trains, saves, and ends the job."""
 
     def __init__(self, cluster: Cluster, task: str) -> None:
+        disk = cluster.disk
         facts = ChiefFacts(
-            max_steps=cluster.plan.max_steps, evaluator_expected=cluster.plan.evaluator
+            max_steps=cluster.plan.max_steps,
+            evaluator_expected=cluster.plan.evaluator,
+            proposed_job="" if disk.run == disk.verdict_run else disk.run,
         )
         super().__init__(cluster, task, chief=facts)
         self._answered = 0
@@ -277,6 +280,9 @@ class Chief(Trainer):
 
     def _note_news(self) -> None:
         self._follows_news = True
+
+    def keep_run(self, job_id: str) -> None:
+        self.cluster.disk.run = job_id
 
     def _facts(self) -> ChiefFacts:
         assert self.report.chief is not None
@@ -307,7 +313,7 @@ class Chief(Trainer):
     def _commit(self, saved: SaveResult) -> None:
         disk = self.cluster.disk
         # Create-if-absent, as on a real disk: a chief that comes late changes nothing.
-        disk.manifests.setdefault(saved.checkpoint_id, Checkpoint(saved))
+        disk.manifests.setdefault(saved.checkpoint_id, Checkpoint(saved, self.report.job_id))
         self.clock.log(
             self.name,
             f"commits {saved.checkpoint_id} step {saved.global_step} of {saved.generation} "

@@ -88,7 +88,7 @@ def test_text_is_marked_for_the_text_tab(tmp_path: Path) -> None:
         writer.text("checkpoint_path", "model-0000000300", 300)
     _, event = read_events(only_file(tmp_path))
     (value,) = event.summary.value
-    assert value.tag.startswith("checkpoint_path")
+    assert value.tag == "checkpoint_path"
     assert value.metadata.plugin_data.plugin_name == "text"
     assert list(value.tensor.string_val) == [b"model-0000000300"]
 

@@ -110,6 +110,16 @@ class Numbers(_message.Message):
     by_task: _containers.ScalarMap[str, int]
     def __init__(self, by_task: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
+class PastFence(_message.Message):
+    __slots__ = ("task", "member", "sequence")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    member: int
+    sequence: int
+    def __init__(self, task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
 class ShardFile(_message.Message):
     __slots__ = ("name", "size_bytes", "sha256")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -121,7 +131,7 @@ class ShardFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class ShardFacts(_message.Message):
-    __slots__ = ("index", "phase", "generation", "refused", "held", "fences", "cut", "written", "file", "write_error", "newest_checkpoint", "newest_step")
+    __slots__ = ("index", "phase", "generation", "refused", "held", "fences", "cut", "written", "file", "write_error", "newest_checkpoint", "newest_step", "past_fences", "cut_inputs", "cut_examples")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +144,9 @@ class ShardFacts(_message.Message):
     WRITE_ERROR_FIELD_NUMBER: _ClassVar[int]
     NEWEST_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     NEWEST_STEP_FIELD_NUMBER: _ClassVar[int]
+    PAST_FENCES_FIELD_NUMBER: _ClassVar[int]
+    CUT_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    CUT_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     index: int
     phase: ShardPhase
     generation: str
@@ -146,10 +159,13 @@ class ShardFacts(_message.Message):
     write_error: str
     newest_checkpoint: str
     newest_step: int
-    def __init__(self, index: _Optional[int] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., generation: _Optional[str] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., held: _Optional[str] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ..., cut: _Optional[str] = ..., written: _Optional[str] = ..., file: _Optional[_Union[ShardFile, _Mapping]] = ..., write_error: _Optional[str] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ...) -> None: ...
+    past_fences: _containers.RepeatedCompositeFieldContainer[PastFence]
+    cut_inputs: Numbers
+    cut_examples: int
+    def __init__(self, index: _Optional[int] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., generation: _Optional[str] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., held: _Optional[str] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ..., cut: _Optional[str] = ..., written: _Optional[str] = ..., file: _Optional[_Union[ShardFile, _Mapping]] = ..., write_error: _Optional[str] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ..., past_fences: _Optional[_Iterable[_Union[PastFence, _Mapping]]] = ..., cut_inputs: _Optional[_Union[Numbers, _Mapping]] = ..., cut_examples: _Optional[int] = ...) -> None: ...
 
 class ChiefFacts(_message.Message):
-    __slots__ = ("max_steps", "loaded", "loaded_step", "save_request", "stop_reason", "committed", "evaluator_expected", "conclusion")
+    __slots__ = ("max_steps", "loaded", "loaded_step", "save_request", "stop_reason", "committed", "evaluator_expected", "conclusion", "proposed_job")
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     LOADED_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +174,7 @@ class ChiefFacts(_message.Message):
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_EXPECTED_FIELD_NUMBER: _ClassVar[int]
     CONCLUSION_FIELD_NUMBER: _ClassVar[int]
+    PROPOSED_JOB_FIELD_NUMBER: _ClassVar[int]
     max_steps: int
     loaded: str
     loaded_step: int
@@ -166,7 +183,8 @@ class ChiefFacts(_message.Message):
     committed: _containers.RepeatedCompositeFieldContainer[_checkpoints_pb2.Checkpoint]
     evaluator_expected: bool
     conclusion: _checkpoints_pb2.JobVerdict
-    def __init__(self, max_steps: _Optional[int] = ..., loaded: _Optional[str] = ..., loaded_step: _Optional[int] = ..., save_request: _Optional[int] = ..., stop_reason: _Optional[str] = ..., committed: _Optional[_Iterable[_Union[_checkpoints_pb2.Checkpoint, _Mapping]]] = ..., evaluator_expected: bool = ..., conclusion: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ...) -> None: ...
+    proposed_job: str
+    def __init__(self, max_steps: _Optional[int] = ..., loaded: _Optional[str] = ..., loaded_step: _Optional[int] = ..., save_request: _Optional[int] = ..., stop_reason: _Optional[str] = ..., committed: _Optional[_Iterable[_Union[_checkpoints_pb2.Checkpoint, _Mapping]]] = ..., evaluator_expected: bool = ..., conclusion: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ..., proposed_job: _Optional[str] = ...) -> None: ...
 
 class EvaluatorFacts(_message.Message):
     __slots__ = ("completed", "pins", "progress", "export")
@@ -181,7 +199,7 @@ class EvaluatorFacts(_message.Message):
     def __init__(self, completed: _Optional[_Iterable[str]] = ..., pins: _Optional[_Iterable[str]] = ..., progress: _Optional[str] = ..., export: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("task", "instance", "revision", "protocol_version", "cluster_digest", "model_digest", "generation", "member", "phase", "reason", "heard_verdict", "shard", "chief", "evaluator")
+    __slots__ = ("task", "instance", "revision", "protocol_version", "cluster_digest", "model_digest", "generation", "member", "phase", "reason", "heard_verdict", "shard", "chief", "evaluator", "job_id")
     TASK_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +214,7 @@ class Report(_message.Message):
     SHARD_FIELD_NUMBER: _ClassVar[int]
     CHIEF_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
     task: str
     instance: str
     revision: int
@@ -210,7 +229,8 @@ class Report(_message.Message):
     shard: ShardFacts
     chief: ChiefFacts
     evaluator: EvaluatorFacts
-    def __init__(self, task: _Optional[str] = ..., instance: _Optional[str] = ..., revision: _Optional[int] = ..., protocol_version: _Optional[int] = ..., cluster_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., generation: _Optional[str] = ..., member: _Optional[int] = ..., phase: _Optional[_Union[TaskPhase, str]] = ..., reason: _Optional[str] = ..., heard_verdict: bool = ..., shard: _Optional[_Union[ShardFacts, _Mapping]] = ..., chief: _Optional[_Union[ChiefFacts, _Mapping]] = ..., evaluator: _Optional[_Union[EvaluatorFacts, _Mapping]] = ...) -> None: ...
+    job_id: str
+    def __init__(self, task: _Optional[str] = ..., instance: _Optional[str] = ..., revision: _Optional[int] = ..., protocol_version: _Optional[int] = ..., cluster_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., generation: _Optional[str] = ..., member: _Optional[int] = ..., phase: _Optional[_Union[TaskPhase, str]] = ..., reason: _Optional[str] = ..., heard_verdict: bool = ..., shard: _Optional[_Union[ShardFacts, _Mapping]] = ..., chief: _Optional[_Union[ChiefFacts, _Mapping]] = ..., evaluator: _Optional[_Union[EvaluatorFacts, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class ShardOrders(_message.Message):
     __slots__ = ("generation", "phase", "refused", "save", "cut", "cut_step", "chief")
@@ -231,7 +251,7 @@ class ShardOrders(_message.Message):
     def __init__(self, generation: _Optional[str] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., save: _Optional[str] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., cut_step: _Optional[int] = ..., chief: _Optional[int] = ...) -> None: ...
 
 class SaveResult(_message.Message):
-    __slots__ = ("request", "checkpoint_id", "generation", "global_step", "cut", "files", "torn", "error")
+    __slots__ = ("request", "checkpoint_id", "generation", "global_step", "cut", "files", "torn", "error", "inputs", "examples")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -240,6 +260,8 @@ class SaveResult(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     TORN_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     request: int
     checkpoint_id: str
     generation: str
@@ -248,7 +270,9 @@ class SaveResult(_message.Message):
     files: _containers.RepeatedCompositeFieldContainer[ShardFile]
     torn: _containers.RepeatedScalarFieldContainer[str]
     error: str
-    def __init__(self, request: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., generation: _Optional[str] = ..., global_step: _Optional[int] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ShardFile, _Mapping]]] = ..., torn: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ...) -> None: ...
+    inputs: Numbers
+    examples: int
+    def __init__(self, request: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., generation: _Optional[str] = ..., global_step: _Optional[int] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ShardFile, _Mapping]]] = ..., torn: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., inputs: _Optional[_Union[Numbers, _Mapping]] = ..., examples: _Optional[int] = ...) -> None: ...
 
 class ChiefOrders(_message.Message):
     __slots__ = ("initialize", "lost_step", "saved", "completed", "evaluator", "evaluator_seen", "export", "pins", "newest_checkpoint", "newest_step")
@@ -275,7 +299,7 @@ class ChiefOrders(_message.Message):
     def __init__(self, initialize: _Optional[str] = ..., lost_step: _Optional[int] = ..., saved: _Optional[_Union[SaveResult, _Mapping]] = ..., completed: _Optional[_Iterable[str]] = ..., evaluator: _Optional[str] = ..., evaluator_seen: bool = ..., export: _Optional[str] = ..., pins: _Optional[_Iterable[str]] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ...) -> None: ...
 
 class Directive(_message.Message):
-    __slots__ = ("revision", "lead", "standing", "member", "generation", "job", "waiting_for", "global_step", "live_trainers", "shard", "chief", "verdict")
+    __slots__ = ("revision", "lead", "standing", "member", "generation", "job", "waiting_for", "global_step", "live_trainers", "shard", "chief", "verdict", "job_id")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     LEAD_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +312,7 @@ class Directive(_message.Message):
     SHARD_FIELD_NUMBER: _ClassVar[int]
     CHIEF_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
     revision: int
     lead: str
     standing: Standing
@@ -300,7 +325,8 @@ class Directive(_message.Message):
     shard: ShardOrders
     chief: ChiefOrders
     verdict: _checkpoints_pb2.JobVerdict
-    def __init__(self, revision: _Optional[int] = ..., lead: _Optional[str] = ..., standing: _Optional[_Union[Standing, str]] = ..., member: _Optional[int] = ..., generation: _Optional[str] = ..., job: _Optional[_Union[JobPhase, str]] = ..., waiting_for: _Optional[str] = ..., global_step: _Optional[int] = ..., live_trainers: _Optional[int] = ..., shard: _Optional[_Union[ShardOrders, _Mapping]] = ..., chief: _Optional[_Union[ChiefOrders, _Mapping]] = ..., verdict: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ...) -> None: ...
+    job_id: str
+    def __init__(self, revision: _Optional[int] = ..., lead: _Optional[str] = ..., standing: _Optional[_Union[Standing, str]] = ..., member: _Optional[int] = ..., generation: _Optional[str] = ..., job: _Optional[_Union[JobPhase, str]] = ..., waiting_for: _Optional[str] = ..., global_step: _Optional[int] = ..., live_trainers: _Optional[int] = ..., shard: _Optional[_Union[ShardOrders, _Mapping]] = ..., chief: _Optional[_Union[ChiefOrders, _Mapping]] = ..., verdict: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

@@ -49,7 +49,7 @@ class ExchangeRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[ExchangeRequestHeader, _Mapping]] = ..., bulk: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeRequestHeader(_message.Message):
-    __slots__ = ("generation", "task", "member", "sequence", "base_version", "has_push", "pull_dense", "wants_grant", "tensors")
+    __slots__ = ("generation", "task", "member", "sequence", "base_version", "has_push", "pull_dense", "wants_grant", "tensors", "global_step", "input_batches", "examples")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,9 @@ class ExchangeRequestHeader(_message.Message):
     PULL_DENSE_FIELD_NUMBER: _ClassVar[int]
     WANTS_GRANT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
+    INPUT_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     generation: str
     task: str
     member: int
@@ -68,7 +71,10 @@ class ExchangeRequestHeader(_message.Message):
     pull_dense: bool
     wants_grant: bool
     tensors: _containers.RepeatedCompositeFieldContainer[_tensors_pb2.Tensor]
-    def __init__(self, generation: _Optional[str] = ..., task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ..., base_version: _Optional[int] = ..., has_push: bool = ..., pull_dense: bool = ..., wants_grant: bool = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ...) -> None: ...
+    global_step: int
+    input_batches: int
+    examples: int
+    def __init__(self, generation: _Optional[str] = ..., task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ..., base_version: _Optional[int] = ..., has_push: bool = ..., pull_dense: bool = ..., wants_grant: bool = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., global_step: _Optional[int] = ..., input_batches: _Optional[int] = ..., examples: _Optional[int] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
     __slots__ = ("header", "bulk")

@@ -1,0 +1,75 @@
+"""Checkpoints of a running job: saved whoever trains, tried again when a disk refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster import BATCH, Cluster, check_model, finished, gate, manifests
+
+MakeCluster = Callable[..., Cluster]
+
+
+def newest_manifest(cluster: Cluster) -> dict[str, object]:
+    found: dict[str, object] = manifests(cluster.model_dir)[-1]
+    return found
+
+
+def test_a_save_that_fails_is_tried_again(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    opened = gate(tmp_path, "chief")
+    cluster = make_cluster(ps=2, workers=0, arguments=["--max_steps", 60, "--save_steps", 25])
+    roles = cluster.start_all("--hold", f"30:{opened}")
+    chief = roles["chief:0"]
+    chief.holds(30)
+    chief.saw("Saved checkpoint for step 2[5-9]")
+    checkpoints, aside = cluster.model_dir / "checkpoints", cluster.model_dir / "aside"
+    checkpoints.rename(aside)
+    checkpoints.write_text("no directory: the disk refuses")
+    opened.touch()
+    chief.saw(r"The checkpoint was not saved: .* Trying again in 1 s \(1 of 6 times\)")
+    checkpoints.unlink()
+    aside.rename(checkpoints)
+    finished(*roles.values())
+    check_model(cluster.model_dir, 60)
+
+
+def test_what_others_train_is_saved_after_the_chiefs_input_ended(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = gate(tmp_path, "worker")
+    cluster = make_cluster(ps=2, workers=1, arguments=["--save_steps", 25])
+    roles = cluster.start_all(but=["chief:0", "worker:0"])
+    chief = cluster.start("chief", "--batches", 5)
+    chief.saw("^STEP ", 5)
+    worker = cluster.start("worker", "--batches", 100, "--hold", f"80:{opened}")
+    worker.holds(80)
+    chief.saw("Saved checkpoint for step (3[0-9]|[4-9][0-9])")  # nobody has to end for it
+    assert newest_manifest(cluster)["final"] is False
+    opened.touch()
+    finished(*roles.values(), chief, worker)
+    check_model(cluster.model_dir, 105)
+
+
+def test_a_manifest_says_where_the_inputs_stood(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(ps=2, workers=1, arguments=["--batches", 20])
+    roles = cluster.start_all()
+    finished(*roles.values())
+    manifest = newest_manifest(cluster)
+    assert manifest["input_positions"] == {"chief": 20, "worker:0": 20}
+    assert manifest["examples"] == 40 * BATCH
+    again = make_cluster(ps=1, workers=0, arguments=["--batches", 10])
+    again.model_dir = cluster.model_dir
+    finished(*again.start_all().values())
+    manifest = newest_manifest(again)
+    assert (manifest["global_step"], manifest["examples"]) == (50, 50 * BATCH)
+    assert manifest["input_positions"] == {"chief": 10}
+
+
+def test_a_run_has_one_id_from_manifest_to_verdict(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(ps=1, workers=0, arguments=["--max_steps", 5])
+    finished(*cluster.start_all().values())
+    (run,) = {one["job_id"] for one in manifests(cluster.model_dir)}
+    assert run
+    assert cluster.verdict["job_id"] == run
+    assert json.loads((cluster.model_dir / "run.json").read_text()) == {"job_id": run}
