@@ -35,7 +35,7 @@ BENCH = $(VENV)/bin/python benchmarks
 
 bench: $(VENV)/with-examples,bench bench-tf-venv
 	$(BENCH)/transport.py
-	$(if $(wildcard benchmarks/kernels.py),$(BENCH)/kernels.py)
+	$(BENCH)/kernels.py
 	$(BENCH)/cluster.py
 	$(BENCH)/profile_step.py
 	$(BENCH)/scale.py --plot docs/images/scale.svg

@@ -3,7 +3,7 @@
 For each topology, medians over the runs of: from the last role's start to the first training
 step, steps a second in between, from the last step to the exit of every role, and each role's
 peak resident memory. Topologies take turns, so that a drift of the machine's speed hits all.
-Prints a table and writes ``benchmarks/cluster.json``.
+Prints a table and writes ``benchmarks/results/cluster.json``.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def main() -> None:
             f"{name:38}{median('start_secs'):11.2f} s{median('steps_per_sec'):9.0f}"
             f"{median('end_secs'):9.2f} s{median('wall_secs'):6.1f} s  {said}"
         )
-    (HERE / "cluster.json").write_text(json.dumps(results, indent=1) + "\n")
+    (HERE / "results" / "cluster.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

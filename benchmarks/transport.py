@@ -5,7 +5,8 @@ pulls it, over gRPC and through shared memory. The ps answers from memory that i
 what is timed is the transport: no optimizer runs. Beside it, as much goes through a raw loopback
 socket, and through ``memcpy``: every byte once in and once out. They take turns, call by call, so
 that a drift of the machine's speed hits all, and no one finds the caches warmer than a training
-step leaves them. Medians over the windows. Prints two tables, writes ``benchmarks/results/transport.json``.
+step leaves them. Medians over the windows. Prints two tables, writes
+``benchmarks/results/transport.json``.
 """
 
 from __future__ import annotations

@@ -37,14 +37,14 @@ class LearningRateSchedule(ABC):
 
     Example:
         >>> @dataclass(frozen=True)
-        ... class Warmup(LearningRateSchedule):
-        ...     kind = "Warmup"
+        ... class SlowStart(LearningRateSchedule):
+        ...     kind = "SlowStart"
         ...     peak: float
         ...     steps: int
         ...
         ...     def __call__(self, step: int) -> float:
         ...         return self.peak * min(1.0, step / self.steps)
-        >>> from_config(Warmup(0.5, 10).to_config())(5)
+        >>> from_config(SlowStart(0.5, 10).to_config())(5)
         0.25
     """
 
