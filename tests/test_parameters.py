@@ -106,7 +106,7 @@ def test_a_model_is_the_same_over_any_number_of_shards(
 
 
 @given(st.lists(st.integers(0, 99), unique=True).map(sorted))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_rows_come_back_in_the_order_they_were_asked(ids: list[int]) -> None:
     cluster = Cluster(3)
     pulled = cluster.exchange(0, None, {"table": np.array(ids, np.int64)})

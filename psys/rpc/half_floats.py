@@ -2,7 +2,7 @@
 
 float16 keeps 11 significant bits of a number and ends at 65,504; bfloat16 keeps 8 and has
 float32's range. Both round to the nearest, ties to even. What travels is an array of bits, whose
-dtype names the format: numpy has no bfloat16. This module is the seam for faster conversions.
+dtype names the format: numpy has no bfloat16.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from psys import kernels
 from psys.arrays import Array
 from psys.errors import ConfigError, ModelError
 
@@ -43,39 +44,21 @@ def narrow(values: Array, bits: np.dtype[Any], name: str) -> Array:
     """
     values = np.ascontiguousarray(values).reshape(values.shape)
     if bits == BFLOAT16:
-        return _bfloat16_bits(values).view(BFLOAT16)
-    try:
-        with np.errstate(over="raise"):
-            return values.astype("<f2").view(FLOAT16)
-    except FloatingPointError:
+        return kernels.to_bfloat16(values).view(BFLOAT16)
+    halves = kernels.to_float16(values)
+    beyond = np.isinf(halves)
+    if beyond.any() and not np.isinf(values[beyond]).all():
         raise ModelError(
             f"The gradient of {name!r} holds a value beyond float16's range of 65,504; "
             "use push_dtype='bfloat16', or clip it."
-        ) from None
+        )
+    return halves.view(FLOAT16)
 
 
 def widen(values: Array) -> Array:
     """Return 16-bit floats as float32; any other array as it is."""
     if values.dtype == FLOAT16:
-        return values.view("<f2").astype(np.float32)
+        return kernels.from_float16(values.view(np.float16))
     if values.dtype == BFLOAT16:
-        wide = values.view("<u2").astype(np.uint32)
-        wide <<= 16
-        return wide.view(np.float32)
+        return kernels.from_bfloat16(values.view(np.uint16))
     return values
-
-
-def _bfloat16_bits(values: Array) -> Array:
-    bits = values.view(np.uint32)
-    # Adding half of the last place that stays, less one where it is even, rounds ties to even.
-    rounded = bits >> 16
-    rounded &= 1
-    rounded += 0x7FFF
-    rounded += bits
-    rounded >>= 16
-    result = rounded.astype("<u2")
-    # The addition carries some NaNs over into zeros; a NaN stays one by its highest bit.
-    nan = np.isnan(values)
-    if nan.any():
-        result[nan] = (bits[nan] >> 16) | 0x40
-    return result

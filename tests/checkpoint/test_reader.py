@@ -87,7 +87,7 @@ def bounds(rows: int, cuts: list[int]) -> list[tuple[int, int]]:
     return list(itertools.pairwise(points))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 12),
     width=st.integers(0, 3),

@@ -100,7 +100,7 @@ def one_by_one(s: bytes) -> int:
 STRINGS = st.binary(max_size=300).map(lambda s: s.rstrip(b"\0"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(STRINGS, max_size=20))
 @example([])
 @example([b""])

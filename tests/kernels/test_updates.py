@@ -55,7 +55,7 @@ def test_every_kernel_has_a_twin() -> None:
 
 @every_update
 @every_dtype
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     rows=st.integers(0, 40),
     row_shape=st.sampled_from([(), (1,), (3,), (16,), (17,), (2, 5)]),

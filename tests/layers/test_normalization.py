@@ -65,7 +65,7 @@ def test_what_has_no_channels_last_is_refused(inputs: Any, axis: int) -> None:
         elements=st.floats(-3, 3, width=32),
     ),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_its_gradients_are_those_of_the_formula(x: Any) -> None:
     gamma, beta = np.array([1.5, -0.5]), np.array([0.1, 0.2])
     weights = np.cos(np.arange(x.size)).reshape(x.shape)

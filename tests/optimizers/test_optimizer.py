@@ -391,7 +391,7 @@ pushes = st.lists(
 
 
 @every_optimizer
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(table=st.lists(table_rows, min_size=TABLE_ROWS, max_size=TABLE_ROWS), pushes=pushes)
 def test_sparse_pushes_agree_with_the_dumb_twin(
     optimizer: Optimizer, table: list[list[float]], pushes: list[list[tuple[int, list[float]]]]

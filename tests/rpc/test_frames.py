@@ -88,7 +88,7 @@ def test_any_arrays_survive(arrays: list[Any]) -> None:
 
 
 @given(st.lists(st.integers(0, 3 * FRAME_BYTES // 4 + 5), max_size=5), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_frames_are_full_but_the_last_and_none_is_empty(sizes: list[int], seed: int) -> None:
     generator = np.random.default_rng(seed)
     arrays = [generator.integers(0, 100, size, np.int32) for size in sizes]

@@ -71,7 +71,7 @@ def plain(one: LoadedSlice) -> Any:
 
 
 @given(loads())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_any_load_survives(slices: list[LoadedSlice]) -> None:
     generation, found = load_codec.decode_load(load_codec.encode_load(G, 3, slices), allow)
     assert generation == G

@@ -87,7 +87,7 @@ def test_fields_of_dataclass_and_message_have_the_same_names(kind: Any) -> None:
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
 def test_any_value_survives(kind: Any) -> None:
     @given(instances(kind))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def check(value: Any) -> None:
         assert through(value) == value
 

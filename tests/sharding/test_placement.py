@@ -85,7 +85,7 @@ class TestAnyModel:
         for load in bytes_on:
             assert abs(load - mean) <= max(0.15 * mean, largest_row)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(data=st.data(), specs=models(), num_shards=st.integers(1, 9))
     def test_order_does_not_matter(
         self, data: st.DataObject, specs: list[VariableSpec], num_shards: int

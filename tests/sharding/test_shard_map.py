@@ -76,7 +76,7 @@ class TestSplitAndJoin:
         ((positions, local),) = shard_map.split_rows("empty", np.zeros(0, np.int64)).values()
         assert positions.shape == local.shape == (0,)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(old=st.integers(1, 7), new=st.integers(1, 7), rows=st.integers(0, 20))
     def test_a_model_moves_from_any_number_of_shards_to_any_other(
         self, old: int, new: int, rows: int
