@@ -34,6 +34,7 @@ from psys.train.hooks import CheckpointSaverListener, SessionRunHook
 from psys.train.input_pipeline import InputContext, InputPipeline, batches, call_input_fn
 from psys.train.membership import Membership
 from psys.train.model import build
+from psys.train.overlapped import OverlappedSession
 from psys.train.progress import ProgressReporter
 from psys.train.restoring import new_seed
 from psys.train.session import LoopResult, Session
@@ -122,7 +123,8 @@ class TrainingRun:
         pipeline.prefetches = model.prefetches
         # Longer than the lead waits for a ps: it is the lead that says how that wait ends.
         retry_secs = config.recover_secs + LEASE_SECS
-        parameters = Parameters(model.specs, self._membership.shards(), retry_secs)
+        shards = self._membership.shards(config.strategy.push_dtype)
+        parameters = Parameters(model.specs, shards, retry_secs)
         self._parameters = parameters
         if self._membership.is_chief:
             logger.info("The model has %s.", model.describe())
@@ -139,7 +141,8 @@ class TrainingRun:
             hook.begin()
         # Trainers at the same global step must not draw the same numbers.
         own_seed = seed + arguments.input_context.input_pipeline_id
-        session = Session(model, self._call_model, trainer, pipeline, self._hooks, own_seed)
+        kind = OverlappedSession if config.strategy.pipeline_depth else Session
+        session = kind(model, self._call_model, trainer, pipeline, self._hooks, own_seed)
         self._session = session
         if self.control is not None:
             self.control.reached = lambda: session.global_step
@@ -217,6 +220,8 @@ class TrainingRun:
     def close(self) -> None:
         """Give up input, connections and files; also after an exception."""
         self._around_hooks.close()
+        if self._session is not None:
+            self._session.close()
         if self._pipeline is not None:
             self._pipeline.close()
         if self.control is not None:
