@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,9 +66,9 @@ class Batch:
             return rows  # a sparse feature
         return len(first) if np.ndim(first) else 1
 
-    def prepare(self, prefetches: Iterable[Prefetch]) -> None:
-        """Find the ids the batch looks up, once."""
-        if self._prepared:
+    def prepare(self, prefetches: Sequence[Prefetch]) -> None:
+        """Find the ids the batch looks up, once it is known which lookups there are."""
+        if self._prepared or not prefetches:
             return
         found: dict[str, list[Array]] = {}
         for prefetch in prefetches:
