@@ -156,6 +156,13 @@ def current_store() -> VariableStore:
     return store
 
 
+def check_ids(name: str, rows: int, unique: Array) -> None:
+    """Raise a ModelError if one of the sorted ``unique`` ids is no row of a table."""
+    if len(unique) and not (unique[0] >= 0 and unique[-1] < rows):
+        wrong = unique[0] if unique[0] < 0 else unique[-1]
+        raise ModelError(f"Table {name!r} has rows 0 to {rows - 1}; got the id {wrong}.")
+
+
 def unique_ids(ids: Array) -> tuple[Array, Array]:
     """Return ``(sorted unique ids, inverse)``, both ``[n]`` int64."""
     return kernels.unique(ids)

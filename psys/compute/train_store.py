@@ -10,7 +10,7 @@ import numpy as np
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.compute.backward import backward, is_traced, new_root, untraced
 from psys.compute.features import InputFeatures
-from psys.compute.store import VariableStore, unique_ids
+from psys.compute.store import VariableStore, check_ids, unique_ids
 from psys.errors import ModelError
 from psys.initializers import Initializer
 
@@ -76,6 +76,7 @@ class TrainStore(VariableStore):
         if not self.check_use(name, shape, sparse=True):
             self._check_known(name, shape)
         unique, inverse = _unique(ids, column, features)
+        check_ids(name, shape[0], unique)
         rows = self._find(name, unique)
         return self._trace(name, rows, unique, trainable), inverse
 

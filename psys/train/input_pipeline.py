@@ -72,7 +72,9 @@ class Batch:
             return
         found: dict[str, list[Array]] = {}
         for prefetch in prefetches:
-            ids = prefetch.column.transform(self.features).ids
+            transformed = prefetch.column.transform(self.features)
+            transformed.one_each  # noqa: B018 - found here, not while the model waits
+            ids = transformed.ids
             known = self.features.uniques
             if prefetch.column not in known:
                 known[prefetch.column] = (ids, *unique_ids(ids))
