@@ -32,8 +32,9 @@ class VariableStore(ABC):
         seed: what ``generator`` is drawn from, together with the global step.
     """
 
-    def __init__(self, *, global_step: int = 0, seed: int = 0) -> None:
+    def __init__(self, *, global_step: int = 0, seed: int = 0, ahead: int = 0) -> None:
         self.global_step = global_step
+        self._ahead = ahead
         self.seed = seed
         self._scopes: list[str] = []
         self._layer_names: Counter[str] = Counter()
@@ -89,6 +90,7 @@ class VariableStore(ABC):
         """The random numbers of this run: the same seed and step draw the same ones."""
         if self._generator is None:
             key = [self.seed & 0xFFFFFFFF, self.global_step & 0xFFFFFFFF]
+            key += [self._ahead] if self._ahead else []
             self._generator = np.random.Generator(np.random.SFC64(key))
         return self._generator
 

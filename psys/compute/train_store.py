@@ -27,6 +27,7 @@ class TrainStore(VariableStore):
         *,
         global_step: int = 0,
         seed: int = 0,
+        ahead: int = 0,
     ) -> None:
         """Take what was pulled for this step.
 
@@ -37,8 +38,9 @@ class TrainStore(VariableStore):
             fetch: table, sorted unique ids ``[n]`` -> their rows, for what was not prefetched.
             global_step: the global step of this run.
             seed: the job's seed.
+            ahead: how many steps of this trainer lie between the global step and this run.
         """
-        super().__init__(global_step=global_step, seed=seed)
+        super().__init__(global_step=global_step, seed=seed, ahead=ahead)
         self._specs = specs
         self._values = values
         self._rows = rows

@@ -311,7 +311,12 @@ class TrainingRun:
 
     def _save_meanwhile(self, saver: CheckpointSaverHook, session: Session, step: int) -> None:
         session.global_step = step
-        if saver.save_now(session, step) and self.control is not None:
+        session.ended = False  # what is saved now is not the last
+        try:
+            stops = saver.save_now(session, step)
+        finally:
+            session.ended = True
+        if stops and self.control is not None:
             self.control.stop(LISTENER_STOPS)
 
     def _may_go_on(self, directive: Directive) -> bool:

@@ -192,7 +192,7 @@ class Session:
             following = batches.at(1)
             pulled = self._send(computed, following, more=following is not None)
             self._end_step(batches, computed, begun, pulled)
-        return self._result("input ended")
+        return self._input_ended()
 
     def _ended(self, grant: Grant) -> LoopResult | None:
         """Return how the loop ends before the step at hand, None if it does not."""
@@ -201,6 +201,11 @@ class Session:
         if grant is Grant.STOP:
             return self._result("granted no more", stopped=True)
         return None
+
+    def _input_ended(self) -> LoopResult:
+        if self._stop_reason:  # asked for during the last step
+            return self._result(self._stop_reason, by_hook=True)
+        return self._result("input ended")
 
     def _result(self, reason: str, *, by_hook: bool = False, stopped: bool = False) -> LoopResult:
         return LoopResult(reason, by_hook, stopped, self._steps, self.global_step, self._loss)
@@ -239,8 +244,13 @@ class Session:
         context = SessionRunContext(self)
         return Begun(context, [hook.before_run(context) for hook in self._hooks])
 
-    def _compute(self, batch: Batch, pulled: Pulled) -> Computed:
+    def _compute(self, batch: Batch, pulled: Pulled, *, ahead: int = 0) -> Computed:
         """Compute a step on ``batch`` with what was pulled for it.
+
+        Args:
+            batch: to train on.
+            pulled: for it.
+            ahead: how many of this trainer's steps are still on their way.
 
         Raises:
             NanLossDuringTrainingError: if the loss is not finite.
@@ -253,6 +263,7 @@ class Session:
             self._trainer.fetch,
             global_step=step,
             seed=self._seed,
+            ahead=ahead,
         )
         loss, gradients, spec = loss_and_gradients(
             self._model, self._call_model, batch.features, batch.labels, store

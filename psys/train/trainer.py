@@ -165,4 +165,4 @@ class Trainer:
         if directive.standing is not Standing.ADMITTED:
             self._attendance.check()  # what the lead says tells more
             raise error
-        logger.warning("%s Joining again; its last step is dropped.", error)
+        logger.warning("%s Joining again.", error)
