@@ -25,6 +25,7 @@ __all__ = [
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
+    "prepare_push",
     "prepare_update",
     "put_rows",
     "sum_duplicates",
@@ -39,20 +40,30 @@ _INT64 = np.dtype(np.int64)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+def prepare_push(dtype: str) -> None:
+    """Compile now what every push takes before it is applied, so that none has to wait for it.
+
+    Args:
+        dtype: of the variable.
+    """
+    from psys.kernels import floats, rows
+
+    if np.dtype(dtype) in _FLOATS:
+        finite = floats.all_finite_32 if dtype == "float32" else floats.all_finite_64
+        finite.prepare(np.dtype(dtype))
+    rows.sum_duplicates.prepare(np.dtype(dtype))
+
+
 def prepare_update(name: str, dtype: str) -> None:
-    """Compile now what applying an update takes, so that no request has to wait for it.
+    """Compile now an update, so that no push has to wait for it.
 
     Args:
         name: which update, a key of ``psys.kernels.updates.UPDATES``.
         dtype: of the variable.
     """
-    from psys.kernels import floats, rows
     from psys.kernels.updates import UPDATES
 
-    floats.all_finite_32.prepare(np.dtype(dtype))
-    floats.all_finite_64.prepare(np.dtype(dtype))
-    for one in (UPDATES[name], rows.sum_duplicates):
-        one.prepare(np.dtype(dtype))
+    UPDATES[name].prepare(np.dtype(dtype))
 
 
 def update_dense(

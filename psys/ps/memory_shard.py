@@ -6,12 +6,14 @@ given. It opens no file or socket, starts no thread and reads no clock. One call
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from psys import kernels
 from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
 from psys.errors import GenerationChanged, ModelError
 from psys.optimizers import optimizer as optimizers
@@ -89,8 +91,8 @@ class SliceState:
             dict(self.scalars),
         )
 
-    def refusal(self, gradient: Gradient) -> str:
-        """Return why the gradient cannot be applied here, '' if it can."""
+    def refusal(self, gradient: Gradient, global_step: int) -> str:
+        """Return why the gradient of ``global_step`` cannot be applied here, '' if it can."""
         name = self.spec.name
         if self.optimizer is None:
             return f"Variable {name!r} is not trained by gradients."
@@ -109,6 +111,11 @@ class SliceState:
             return f"Gradient of {name!r}: expected {self.value.shape}, got {values.shape}."
         if not all_finite(values):
             return f"Gradient of {name!r} is not finite."
+        try:
+            self.optimizer.rate(global_step)
+        except Exception as error:
+            # A schedule of the user's may raise anything, and here nothing is changed yet.
+            return f"No learning rate for {name!r}: {_describe(error)}"
         return ""
 
     def refuse_rows(self, rows: Array) -> str:
@@ -144,6 +151,12 @@ class SliceState:
             )
 
 
+def _describe(error: Exception) -> str:
+    """Return what an exception of the user's own code says, and where it was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})."
+
+
 def prepare(slices: Sequence[LoadedSlice]) -> None:
     """Let the optimizers of slices that are about to be loaded get ready; may take seconds."""
     wanted = {
@@ -152,6 +165,7 @@ def prepare(slices: Sequence[LoadedSlice]) -> None:
         if one.spec.optimizer is not None
     }
     for spec in wanted.values():
+        kernels.prepare_push(spec.dtype)  # whatever applies it, a numpy update of the user's too
         optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)
 
 
@@ -188,7 +202,8 @@ class Snapshot:
 class MemoryShard:
     """One shard's state machine: EMPTY → LOADING → LOADED → LIVE, of one generation.
 
-    Invariants: a push is applied at most once (fences); while held, nothing beyond the cut is
+    Invariants: a push is applied at most once (fences), and if an update raises in the middle of
+    one, nothing of that model is served or saved any more; while held, nothing beyond the cut is
     applied before the cut is taken; nothing of another generation is applied or served.
     """
 
@@ -217,6 +232,8 @@ class MemoryShard:
         self._written = ""
         self._file: ShardFile | None = None
         self._write_error = ""
+        self._damage = ""
+        """How a push came to be applied in part; such a model is not served any more."""
         self._parked: list[tuple[Caller, ExchangeRequest]] = []
         self._request_limit_bytes = 0
         self.chief = 0
@@ -280,7 +297,7 @@ class MemoryShard:
         parked, self._parked = self._parked, []
         self.generation = generation
         self.phase = ShardPhase.LOADING if generation else ShardPhase.EMPTY
-        self.slices, self.version = {}, 0
+        self.slices, self.version, self._damage = {}, 0, ""
         self._request_limit_bytes = 0
         self.fences.clear()
         self.past_fences.clear()
@@ -308,7 +325,9 @@ class MemoryShard:
                 self._parked.append((caller, request))
             else:
                 served.append(Served(caller, request, self._serve(request)))
-        if self._holding and self._cut is not None and self._cut_complete(self._cut):
+        if self._damage and self._holding:
+            self._written, self._write_error = self._save, self._damage
+        elif self._holding and self._cut is not None and self._cut_complete(self._cut):
             self._cut_taken = self._save
             self._cut_inputs, self._cut_examples = dict(self.inputs), self.examples
             self.snapshot = Snapshot(
@@ -402,6 +421,8 @@ class MemoryShard:
         """Return whether a new push has to wait for the cut under way."""
         if not self._holding or request.push is None or request.generation != self.generation:
             return False
+        if self._damage:
+            return False
         key = (request.member, request.sequence)
         if key <= self.fences.get(request.task, NO_FENCE):
             return False
@@ -417,7 +438,7 @@ class MemoryShard:
                 Outcome.FENCED,
                 f"{request.task} number {request.member} was replaced or given up for lost.",
             )
-        if reason := self._refusal(request):
+        if reason := self._damage or self._refusal(request):
             return self._reply(request, Outcome.REFUSED, reason)
         outcome, staleness = Outcome.NONE, 0
         if request.push is not None:
@@ -432,7 +453,15 @@ class MemoryShard:
                 )
             else:
                 outcome, staleness = Outcome.APPLIED, self.version - request.base_version
-                self._apply(request, request.push)
+                try:
+                    self._apply(request, request.push)
+                except Exception as error:
+                    self._damage = (
+                        f"ps:{self.index} applied push {request.sequence} of {request.task} in "
+                        f"part and failed: {_describe(error)} Its values are no model any more; "
+                        "correct the optimizer and go on from the last checkpoint."
+                    )
+                    return self._reply(request, Outcome.REFUSED, self._damage)
         return ExchangeReply(
             generation=self.generation,
             sequence=request.sequence,
@@ -470,7 +499,7 @@ class MemoryShard:
         if unknown:
             return f"ps:{self.index} holds no slice of {', '.join(unknown)}."
         for name, gradient in push.items():
-            if refused := self.slices[name].refusal(gradient):
+            if refused := self.slices[name].refusal(gradient, request.global_step):
                 return refused
         for name, rows in request.pull_rows.items():
             if refused := self.slices[name].refuse_rows(rows):
