@@ -202,6 +202,8 @@ class Parameters:
             for index in range(len(self.shards))
         ]
         self._bound_replies(requests)
+        for shard, request in zip(self.shards, requests, strict=True):
+            shard.prepare_exchange(request)
         replies = self._call(place, requests)
         self._versions = [reply.version for reply in replies]
         lead = replies[0]

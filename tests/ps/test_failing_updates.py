@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from psys.arrays import Array, VariableSpec
+from psys.arrays import Array, Gradient, VariableSpec
 from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer, optimizer, schedules
 from psys.optimizers.optimizer import Optimizer
@@ -59,7 +59,7 @@ def live(*optimizers: Optimizer) -> MemoryShard:
 
 
 def push(shard: MemoryShard, sequence: int = 1, task: str = "worker:0") -> ExchangeReply:
-    gradients = {name: ONES for name in shard.slices}
+    gradients: dict[str, Gradient] = dict.fromkeys(shard.slices, ONES)
     request = ExchangeRequest(
         "g", task, 1, sequence, 0, gradients, True, {}, False, global_step=8000
     )
