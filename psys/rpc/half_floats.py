@@ -46,13 +46,12 @@ def narrow(values: Array, bits: np.dtype[Any], name: str) -> Array:
     if bits == BFLOAT16:
         halves = kernels.to_bfloat16(values)
         # Without its sign, a bfloat16 from here on is infinite or NaN.
-        if (
-            halves.size
-            and (halves << 1).max() >= 0xFF00
-            and _is_beyond(halves << 1 == 0xFF00, values)
-        ):
+        unsigned = halves << 1
+        beyond = halves.size and unsigned.max() >= 0xFF00
+        if beyond and _is_beyond(unsigned == 0xFF00, values):
             raise ModelError(
-                f"The gradient of {name!r} holds a value beyond bfloat16's range of 3.39e38; clip it."
+                f"The gradient of {name!r} holds a value beyond bfloat16's range of 3.39e38; "
+                "clip it."
             )
         return halves.view(BFLOAT16)
     halves = kernels.to_float16(values)
