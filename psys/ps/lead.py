@@ -482,8 +482,7 @@ class Lead:
 
     def _verdict_before(self, instance: Instance) -> Verdict | None:
         """Return how the run ended that a process takes part in, if this is not that run."""
-        ended = self.job.ended
-        claim = self._claims.get(instance, "")
+        ended, claim = self.job.ended, self._claims.get(instance, "")
         return ended[1] if ended is not None and claim and claim == ended[0] else None
 
     def hears_of_steps(self, instance: Instance) -> bool:
