@@ -288,7 +288,6 @@ class NodeHost:
         Args:
             hurried: whether to end as soon as there is a verdict, whoever has not heard it.
         """
-        said: list[str] = []
         say_at = 0.0
         with self._news:
             while True:
@@ -299,11 +298,11 @@ class NodeHost:
                     return
                 if lead.ending.verdict is None or not say_at:
                     say_at = now + STAY_SILENTLY_SECS
-                elif now >= say_at and (unheard := lead.unheard()) != said:
-                    said, say_at = unheard, now + SAY_EVERY_SECS
+                elif now >= say_at:
+                    say_at = now + SAY_EVERY_SECS
                     logger.info(
                         "Staying for %s, not heard to know the verdict yet (at most %.0f s).",
-                        ", ".join(said),
+                        ", ".join(lead.unheard()),
                         lead.job.limits.linger_secs,
                     )
                 self._news.wait(TICK_SECS)

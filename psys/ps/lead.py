@@ -223,7 +223,7 @@ class Lead:
         if chief.instance != self._chief_instance:
             self._chief_instance = chief.instance
             self.saving.forget()
-            self.grants.resume()  # why an earlier chief stopped does not bind this one
+            self.grants.resume()  # an earlier chief's reason to stop does not bind this one
             if self._model in (_Model.PREPARING, _Model.INITIALIZING, _Model.SEALING):
                 self._end_generation()
         if chief.report.model_digest != self._digest_checked:
@@ -445,7 +445,7 @@ class Lead:
 
     def directive(self, instance: Instance) -> Directive:
         """Return all this process needs to know; its revision is for the host to set."""
-        task = instance[0]
+        task, others = instance[0], self.job.others
         base = Directive(
             lead=self.lead_id,
             # First the chief alone, who puts it on disk: else a run could be known only to those
@@ -454,6 +454,7 @@ class Lead:
             generation=self.generation if self.live else "",
             job=self.phase,
             waiting_for=self.waits.describe(),
+            ps_lost=any(task in self.roster.seen and not self.roster.get(task) for task in others),
             global_step=self.grants.global_step if task == "chief" else 0,
             live_trainers=sum(member.trains for member in self.roster.live()),
             verdict=self.ending.verdict or self._verdict_before(instance),

@@ -403,6 +403,8 @@ class Directive:
     job: JobPhase = JobPhase.WAITING
     waiting_for: str = ""
     """Whom or what the job waits for; '' if it does not."""
+    ps_lost: bool = False
+    """Whether a ps is lost, and training stands still until it comes back."""
     global_step: int = 0
     live_trainers: int = 0
     shard: ShardOrders | None = None

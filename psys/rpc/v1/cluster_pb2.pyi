@@ -301,7 +301,7 @@ class ChiefOrders(_message.Message):
     def __init__(self, initialize: _Optional[str] = ..., lost_step: _Optional[int] = ..., saved: _Optional[_Union[SaveResult, _Mapping]] = ..., completed: _Optional[_Iterable[str]] = ..., evaluator: _Optional[str] = ..., evaluator_seen: bool = ..., export: _Optional[str] = ..., pins: _Optional[_Iterable[str]] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ...) -> None: ...
 
 class Directive(_message.Message):
-    __slots__ = ("revision", "lead", "standing", "member", "generation", "job", "waiting_for", "global_step", "live_trainers", "shard", "chief", "verdict", "job_id")
+    __slots__ = ("revision", "lead", "standing", "member", "generation", "job", "waiting_for", "global_step", "live_trainers", "shard", "chief", "verdict", "job_id", "ps_lost")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     LEAD_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
@@ -315,6 +315,7 @@ class Directive(_message.Message):
     CHIEF_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    PS_LOST_FIELD_NUMBER: _ClassVar[int]
     revision: int
     lead: str
     standing: Standing
@@ -328,7 +329,8 @@ class Directive(_message.Message):
     chief: ChiefOrders
     verdict: _checkpoints_pb2.JobVerdict
     job_id: str
-    def __init__(self, revision: _Optional[int] = ..., lead: _Optional[str] = ..., standing: _Optional[_Union[Standing, str]] = ..., member: _Optional[int] = ..., generation: _Optional[str] = ..., job: _Optional[_Union[JobPhase, str]] = ..., waiting_for: _Optional[str] = ..., global_step: _Optional[int] = ..., live_trainers: _Optional[int] = ..., shard: _Optional[_Union[ShardOrders, _Mapping]] = ..., chief: _Optional[_Union[ChiefOrders, _Mapping]] = ..., verdict: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
+    ps_lost: bool
+    def __init__(self, revision: _Optional[int] = ..., lead: _Optional[str] = ..., standing: _Optional[_Union[Standing, str]] = ..., member: _Optional[int] = ..., generation: _Optional[str] = ..., job: _Optional[_Union[JobPhase, str]] = ..., waiting_for: _Optional[str] = ..., global_step: _Optional[int] = ..., live_trainers: _Optional[int] = ..., shard: _Optional[_Union[ShardOrders, _Mapping]] = ..., chief: _Optional[_Union[ChiefOrders, _Mapping]] = ..., verdict: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ..., job_id: _Optional[str] = ..., ps_lost: bool = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
