@@ -9,6 +9,7 @@ import pytest
 
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.initializers import Constant
+from psys.ps.directives import directive_to
 from psys.ps.job import Job
 from psys.ps.memory_shard import MemoryShard
 from psys.ps.messages import (
@@ -161,7 +162,7 @@ class LeadBench:
         self._take(self.node.stream_broken((task, instance or task), self.now))
 
     def directive(self, task: str, instance: str = "") -> Directive:
-        return self.lead.directive((task, instance or task))
+        return directive_to(self.lead, (task, instance or task))
 
     def _take(self, replies: list[tuple[Any, ExchangeReply]]) -> None:
         self.replies += replies
