@@ -150,8 +150,9 @@ class MemoryShard:
             self.refused[task] = max(member, self.refused.get(task, 0))
         self.clocks = orders.clocks
         # Before the hold: all shards that are held have made the same updates.
-        if orders.update is not None and orders.update.number > self.version:
-            self._make_update(orders.update)
+        update = orders.update
+        if update is not None and self.phase is ShardPhase.LIVE and update.number > self.version:
+            self._make_update(update)
         if orders.save != self._save:
             self._save, self._cut = orders.save, None
             self._note_held()

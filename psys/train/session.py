@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from psys.compute.train_store import TrainStore
 from psys.errors import GenerationChanged, NanLossDuringTrainingError
 from psys.parameters import Pulled
-from psys.ps.messages import Grant
+from psys.ps.messages import Grant, Outcome
 from psys.train.hooks import (
     SessionRunArgs,
     SessionRunContext,
@@ -39,6 +39,7 @@ class LoopResult:
         by_hook: whether a hook asked for it.
         stopped: whether the lead granted no more: there may be more, if the model goes back.
         steps: how many steps this trainer took.
+        dropped: how many more came too late for their update (synchronous training).
         global_step: the last one it heard of.
         loss: of its last step; None if it took none.
     """
@@ -47,6 +48,7 @@ class LoopResult:
     by_hook: bool
     stopped: bool
     steps: int
+    dropped: int
     global_step: int
     loss: float | None
 
@@ -80,6 +82,7 @@ class Session:
         self._hooks = tuple(hooks)
         self._seed = seed
         self._steps = 0
+        self._dropped = 0
         self._loss: float | None = None
         self.global_step = 0
         """The last global step this trainer heard of."""
@@ -152,7 +155,9 @@ class Session:
         return self._stop_reason in SIGNALS
 
     def _result(self, reason: str, *, by_hook: bool, stopped: bool = False) -> LoopResult:
-        return LoopResult(reason, by_hook, stopped, self._steps, self.global_step, self._loss)
+        return LoopResult(
+            reason, by_hook, stopped, self._steps, self._dropped, self.global_step, self._loss
+        )
 
     def _pull_again(self, batch: Batch) -> Pulled | None:
         try:
@@ -207,10 +212,16 @@ class Session:
         )
         # Only now: had the generation changed, both batches would be needed again.
         self._following, self._looked_ahead = None, False
-        self._steps += 1
+        # A step that was dropped is not taken again: its input was one of many.
+        dropped = after.outcome is Outcome.DROPPED
+        self._steps += not dropped
+        self._dropped += dropped
         self._loss = loss
         self.global_step = after.global_step
-        self._tell(context, wanted, spec, loss, batch)
+        values = SessionRunValues(
+            None, loss, after.global_step, batch.size, after.staleness, dropped
+        )
+        self._tell(context, wanted, spec, values)
         if context.stop_requested:
             self.request_stop(context.stop_reason)
         return following, after
@@ -220,10 +231,7 @@ class Session:
         context: SessionRunContext,
         wanted: Sequence[SessionRunArgs | None],
         spec: ModelSpec,
-        loss: float,
-        batch: Batch,
+        plain: SessionRunValues,
     ) -> None:
-        step = self.global_step
-        plain = SessionRunValues(None, loss, step, batch.size)
         for hook, arguments in zip(self._hooks, wanted, strict=True):
             hook.after_run(context, with_results(plain, arguments, spec.predictions))
