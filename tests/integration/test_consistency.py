@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from cluster import PATIENCE_SECS, Cluster, Role, finished, gate
 
 from psys.checkpoint import CheckpointReader, open_checkpoint
+from psys.errors import ShardUnavailable
 from psys.rpc.remote_cluster import fetch_status
 
 MakeCluster = Callable[..., Cluster]
@@ -28,7 +28,7 @@ def await_joined(cluster: Cluster, *tasks: str) -> None:
     while time.monotonic() < until:
         try:
             status = fetch_status(cluster.address("ps"))
-        except Exception:  # noqa: BLE001 - not started yet
+        except ShardUnavailable:
             continue
         if {one["task"] for one in status["tasks"] if one["standing"] == "live"} >= set(tasks):
             return
