@@ -138,7 +138,9 @@ class Lead:
     @property
     def quiet(self) -> bool:
         """Whether an exchange can change nothing but steps counted and granted, and updates."""
-        return self.live and not self.saving.cutting and self.ending.verdict is None
+        return (
+            self._model is _Model.LIVE and not self.saving.cutting and self.ending.verdict is None
+        )
 
     def _objection(self, report: Report) -> str:
         """Return why a process does not belong to this job, '' if it does."""

@@ -90,6 +90,7 @@ class MemoryShard:
         self.examples = 0
         """Examples trained on in this generation."""
         self.policy: Policy = ASYNC
+        self._sync = False
         self.applied: list[tuple[TaskName, int]] = []
         """Task and member number of each push applied; whoever counts them empties it."""
         self._kept = Accumulator()
@@ -146,6 +147,7 @@ class MemoryShard:
             served += self._begin_generation(orders.generation)
         if orders.phase is ShardPhase.LIVE and self.phase is ShardPhase.LOADED:
             self.phase, self.policy = ShardPhase.LIVE, orders.policy
+            self._sync = orders.policy.consistency is Consistency.SYNC
         for task, member in orders.refused.items():
             self.refused[task] = max(member, self.refused.get(task, 0))
         self.clocks = orders.clocks
@@ -178,7 +180,8 @@ class MemoryShard:
         self._request_limit_bytes = 0
         self.fences.clear()
         self.dropped.clear()
-        self.policy, self._kept, self.clocks = ASYNC, Accumulator(), None
+        self.policy, self._sync = ASYNC, False
+        self._kept, self.clocks = Accumulator(), None
         self.applied.clear()
         self.past_fences.clear()
         self.refused.clear()
@@ -195,10 +198,6 @@ class MemoryShard:
     @property
     def _holding(self) -> bool:
         return bool(self._save) and self._cut_taken != self._save
-
-    @property
-    def _sync(self) -> bool:
-        return self.policy.consistency is Consistency.SYNC
 
     def _settle(self) -> list[Served]:
         """Answer whom nothing keeps waiting any more; take the cut once all it includes is in."""
@@ -334,10 +333,13 @@ class MemoryShard:
         if self._must_wait(request):
             self._parked.append(_Parked(caller, request, None))
             return None
-        refused = self._objection(request)
+        last = self._last(request.task)
+        # Its last push that was applied or dropped; 0 before the first under this number.
+        before = last.sequence if last.member == request.member else 0
+        refused = self._objection(request, last.member, before)
         if refused is not None:
             return refused
-        outcome, staleness = self._take_in(request)
+        outcome, staleness = self._take_in(request, before)
         if self._withholds(request, outcome):
             self._parked.append(_Parked(caller, request, outcome, staleness))
             return None
@@ -348,7 +350,7 @@ class MemoryShard:
         request, outcome = one.request, one.outcome
         if outcome is None:
             return self._serve(one.caller, request)
-        if self._is_fenced(request):
+        if self._is_fenced(request, self._last(request.task).member):
             return self._fenced(request)
         if outcome is Outcome.ACCUMULATED:
             push = (request.member, request.sequence)
@@ -365,6 +367,8 @@ class MemoryShard:
         """Return whether the values a request asks for are not to be given yet."""
         if outcome is Outcome.ACCUMULATED or request.least_version > self.version:
             return True
+        if self.clocks is None:
+            return False
         wants = request.pull_dense or bool(request.pull_rows)
         return wants and bool(self.waits_for(request))
 
@@ -380,9 +384,9 @@ class MemoryShard:
         fence = self.fences.get(task, NO_FENCE)
         return max(fence, self.dropped[task]) if task in self.dropped else fence
 
-    def _is_fenced(self, request: ExchangeRequest) -> bool:
-        least = max(self._last(request.task).member, self.refused.get(request.task, 0) + 1)
-        return request.member < least
+    def _is_fenced(self, request: ExchangeRequest, latest: int) -> bool:
+        """Return whether a member after the sender has pushed, or the sender was given up."""
+        return request.member < latest or request.member <= self.refused.get(request.task, 0)
 
     def _fenced(self, request: ExchangeRequest) -> ExchangeReply:
         return self._reply(
@@ -391,40 +395,35 @@ class MemoryShard:
             f"{request.task} number {request.member} was replaced or given up for lost.",
         )
 
-    def _objection(self, request: ExchangeRequest) -> ExchangeReply | None:
+    def _objection(
+        self, request: ExchangeRequest, latest: int, before: int
+    ) -> ExchangeReply | None:
         """Return the reply to a request that cannot be served, None if it can."""
         if self.phase is not ShardPhase.LIVE or request.generation != self.generation:
             return self._reply(request, Outcome.GENERATION_CHANGED)
-        if self._is_fenced(request):
+        if self._is_fenced(request, latest):
             return self._fenced(request)
         if reason := refusal(self.slices, request):
             return self._reply(request, Outcome.REFUSED, reason)
-        before = self._sequence_before(request)
         if request.push is not None and request.sequence not in (before, before + 1):
             return self._reply(
                 request, Outcome.GAP, f"{request.task} pushed {request.sequence} after {before}."
             )
         return None
 
-    def _sequence_before(self, request: ExchangeRequest) -> int:
-        """Return the number of the sender's last push that was applied or dropped; 0 for none."""
-        last = self._last(request.task)
-        return last.sequence if last.member == request.member else 0
-
-    def _take_in(self, request: ExchangeRequest) -> tuple[Outcome, int]:
+    def _take_in(self, request: ExchangeRequest, before: int) -> tuple[Outcome, int]:
         """Apply a push, or keep it, or neither; return what became of it and its staleness."""
         if request.push is None:
             return Outcome.NONE, 0
-        key = Fence(request.member, request.sequence)
-        if request.sequence == self._sequence_before(request):
-            known = self.dropped.get(request.task) == key
+        if request.sequence == before:
+            known = self.dropped.get(request.task) == (request.member, request.sequence)
             return Outcome.DROPPED if known else Outcome.DUPLICATE, 0
         staleness = self.version - request.base_version
         if not self._sync:
             self._apply(request, request.push)
             return Outcome.APPLIED, staleness
         if staleness > 0:
-            self.dropped[request.task] = key
+            self.dropped[request.task] = Fence(request.member, request.sequence)
             return Outcome.DROPPED, staleness
         self._kept.keep(request)
         return Outcome.ACCUMULATED, 0

@@ -119,21 +119,17 @@ class Pace:
 
     def __init__(self) -> None:
         self.policy = ASYNC
+        self.sync = False
+        """Whether the lead orders updates, and counts steps by them."""
+        self.bounded = False
+        """Whether trainers wait for the slowest."""
         self.rounds = Rounds()
         self.clocks = Clocks()
 
     def begin(self, policy: Policy) -> None:
         """Start a generation under a policy."""
         self.policy = policy
+        self.sync = policy.consistency is Consistency.SYNC
+        self.bounded = policy.consistency is Consistency.BOUNDED
         self.rounds.begin()
         self.clocks.begin()
-
-    @property
-    def sync(self) -> bool:
-        """Whether the lead orders updates, and counts steps by them."""
-        return self.policy.consistency is Consistency.SYNC
-
-    @property
-    def bounded(self) -> bool:
-        """Whether trainers wait for the slowest."""
-        return self.policy.consistency is Consistency.BOUNDED

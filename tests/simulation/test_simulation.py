@@ -110,8 +110,8 @@ class OpenShard(MemoryShard):
 class AcceptingShard(MemoryShard):
     """Keeps what came late for the next update (sync)."""
 
-    def _take_in(self, request: ExchangeRequest) -> tuple[Outcome, int]:
-        return super()._take_in(replace(request, base_version=self.version))
+    def _take_in(self, request: ExchangeRequest, before: int) -> tuple[Outcome, int]:
+        return super()._take_in(replace(request, base_version=self.version), before)
 
 
 class ThriftyShard(MemoryShard):
