@@ -36,8 +36,6 @@ RESULTS = HERE / "results"
 SETTLE_SECS = 0.7
 ROUNDS_LIMIT = 3
 """So many times the rounds asked for are tried, to get enough at one speed."""
-SAME_OTHERS_CORES = 0.25
-"""Windows in which other processes took amounts of CPU further apart are not compared."""
 CLUSTERS = ("chief+1ps", "chief+1worker+2ps", "chief+2workers+2ps")
 
 
@@ -126,12 +124,8 @@ def measure_cell(
 
 
 def same_speed(windows: Iterable[dict[str, Any]]) -> bool:
-    """Return whether the machine was the same in some windows: its speed, and others on it."""
-    windows = list(windows)
+    """Return whether the probes of some windows differ by no more than SAME_SPEED."""
     probes = [one["gflops"] for one in windows]
-    others = [one["others_cores"] for one in windows]
-    if max(others) - min(others) > SAME_OTHERS_CORES:
-        return False
     return max(probes) <= (1 + speed.SAME_SPEED) * min(probes)
 
 
@@ -160,9 +154,13 @@ def summarize(result: dict[str, Any]) -> None:
         }
         found["gflops"] = statistics.median(one["gflops"] for one in windows)
         found["others_cores"] = statistics.median(one["others_cores"] for one in windows)
-        found["ratio"] = {}
+        found["ratio"], found["ratio_of_all_rounds"], found["pairs"] = {}, {}, {}
         for base in result["variants"]:
             pairs = [one for one in rounds if same_speed((one[name], one[base]))]
+            found["pairs"][base] = len(pairs)
+            found["ratio_of_all_rounds"][base] = statistics.median(
+                one[name]["steps_per_sec"] / one[base]["steps_per_sec"] for one in rounds
+            )
             if pairs:
                 found["ratio"][base] = statistics.median(
                     one[name]["steps_per_sec"] / one[base]["steps_per_sec"] for one in pairs

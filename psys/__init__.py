@@ -6,6 +6,12 @@ those reachable from here; where each lives: docs/reference/api.md.
 
 from importlib.metadata import version as _version
 
+from psys.environment import choose_matrix_kernels as _choose_matrix_kernels
+
+_choose_matrix_kernels()  # before anything imports numpy
+
+# isort: split
+
 from psys import distribute, estimator, feature_column, layers, losses, metrics, nn, train
 from psys.compute.updates import counter, moving_average
 from psys.compute.variables import get_variable, variable_scope

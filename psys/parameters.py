@@ -358,7 +358,7 @@ class Parameters:
             if spec.optimizer is None:
                 raise ModelError(f"Variable {name!r} is not trained by gradients.")
             if not all_finite(values):
-                raise ModelError(f"The gradient of {name!r} is not finite (NaN or infinite).")
+                raise ModelError(f"{_what(spec)} {name!r} is not finite (NaN or infinite).")
             if isinstance(gradient, IndexedSlices):
                 if values.shape[1:] != spec.row_shape:
                     raise ModelError(
@@ -419,3 +419,9 @@ class Parameters:
         """Give up all connections."""
         for shard in self.shards:
             shard.close()
+
+
+def _what(spec: VariableSpec) -> str:
+    """Return what a step pushes for a variable."""
+    measured = (spec.optimizer or {}).get("kind") in ("MovingAverage", "Sum")
+    return "What was measured for" if measured else "The gradient of"

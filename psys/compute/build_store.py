@@ -13,7 +13,7 @@ from typing import Any
 
 from psys.arrays import Array, Gradient, VariableSpec
 from psys.compute.features import InputFeatures
-from psys.compute.store import VariableStore, unique_ids
+from psys.compute.store import VariableStore, check_ids, unique_ids
 from psys.errors import ModelError
 from psys.initializers import Initializer
 
@@ -76,6 +76,7 @@ class BuildStore(VariableStore):
             if prefetch not in self.prefetches:
                 self.prefetches.append(prefetch)
         unique, inverse = unique_ids(ids)
+        check_ids(name, shape[0], unique)
         rows = spec.initializer.rows(name, shape, "float32", 0, len(unique), self.seed)
         return rows, inverse
 

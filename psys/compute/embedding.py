@@ -5,6 +5,7 @@ Works on the unique rows of one batch, never on a table.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,12 @@ import numpy as np
 from psys import kernels
 from psys.arrays import Array
 from psys.compute.backward import untraced
-from psys.compute.tracing import by_first
+from psys.compute.tracing import by_first, by_many
 from psys.errors import ModelError
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How rows become segments: ``out[s] = scale[s] * sum of weights[i] * rows[inverse[i]]``.
 
     Attributes:
@@ -34,6 +35,54 @@ class _Plan:
     weights: Array | None
     scale: Array | None
     num_segments: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether each example is one row as it is."""
+        return self.segments is None and self.weights is None and self.scale is None
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What a column makes of a table's rows, before it is computed.
+
+    Attributes:
+        rows: ``[n_unique, width]``, maybe traced.
+        plan: how they become examples.
+    """
+
+    rows: Array
+    plan: Plan
+
+    def __len__(self) -> int:
+        return self.plan.num_segments
+
+
+def combination(
+    rows: Array,
+    inverse: Array,
+    segments: Array,
+    weights: Array | None,
+    num_segments: int,
+    combiner: str = "mean",
+    one_each: bool | None = None,
+) -> Combination:
+    """Return what ``segment_combine`` would compute of rows ``[n_unique, width]``.
+
+    Args:
+        rows: and the others as for ``segment_combine``.
+        inverse: likewise.
+        segments: likewise.
+        weights: likewise.
+        num_segments: likewise.
+        combiner: likewise.
+        one_each: whether every example has exactly one id, in order; None to find out.
+    """
+    if combiner not in ("sum", "mean", "sqrtn"):
+        raise ModelError(f"combiner must be 'sum', 'mean' or 'sqrtn', got {combiner!r}.")
+    dtype = untraced(rows).dtype
+    plan = _plan(inverse, segments, weights, num_segments, combiner, dtype, one_each)
+    return Combination(rows, plan)
 
 
 def segment_combine(
@@ -62,13 +111,11 @@ def segment_combine(
     Raises:
         ModelError: if the combiner is none of these.
     """
-    if combiner not in ("sum", "mean", "sqrtn"):
-        raise ModelError(f"combiner must be 'sum', 'mean' or 'sqrtn', got {combiner!r}.")
     shape = rows.shape[1:]
     if len(shape) != 1:
         rows = rows.reshape((rows.shape[0], -1))
-    plan = _plan(inverse, segments, weights, num_segments, combiner, untraced(rows).dtype)
-    result = _combine(rows, plan)
+    parts = combination(rows, inverse, segments, weights, num_segments, combiner)
+    result = _combine(parts.rows, parts.plan)
     return result if len(shape) == 1 else result.reshape((num_segments, *shape))
 
 
@@ -79,8 +126,12 @@ def _plan(
     num_segments: int,
     combiner: str,
     dtype: np.dtype[Any],
-) -> _Plan:
-    one_each = len(segments) == num_segments and np.array_equal(segments, np.arange(num_segments))
+    one_each: bool | None,
+) -> Plan:
+    if one_each is None:
+        one_each = len(segments) == num_segments and np.array_equal(
+            segments, np.arange(num_segments)
+        )
     if weights is not None:
         weights = np.asarray(untraced(weights), dtype)
         if combiner != "sum":
@@ -94,7 +145,7 @@ def _plan(
             total = np.sqrt(total)
         scale = np.divide(1.0, total, out=np.zeros(num_segments), where=total > 0)
         scale = scale.astype(dtype)[:, None]
-    return _Plan(
+    return Plan(
         inverse,
         None if one_each else segments,
         None if weights is None else weights[:, None],
@@ -103,7 +154,7 @@ def _plan(
     )
 
 
-def _combine_forward(rows: Array, plan: _Plan) -> Array:
+def _combine_forward(rows: Array, plan: Plan) -> Array:
     result = np.take(rows, plan.inverse, axis=0)
     if plan.weights is not None:
         result *= plan.weights
@@ -114,7 +165,7 @@ def _combine_forward(rows: Array, plan: _Plan) -> Array:
     return result
 
 
-def _combine_gradient(g: Array, _answer: Array, rows: Array, plan: _Plan) -> Array:
+def _combine_gradient(g: Array, _answer: Array, rows: Array, plan: Plan) -> Array:
     if plan.scale is not None:
         g = g * plan.scale
     if plan.segments is not None:
@@ -125,3 +176,62 @@ def _combine_gradient(g: Array, _answer: Array, rows: Array, plan: _Plan) -> Arr
 
 
 _combine = by_first(_combine_forward, _combine_gradient)
+
+
+def side_by_side(parts: Sequence[Array | Combination]) -> Array:
+    """Return arrays and combinations joined along axis 1, ``[batch, sum of widths]``.
+
+    One pass each way: rows go straight to where they stand in the result.
+
+    Args:
+        parts: each ``[batch, width]`` once computed.
+    """
+    if len(parts) == 1 and not isinstance(parts[0], Combination):
+        return parts[0]
+    layout = tuple(one.plan if isinstance(one, Combination) else None for one in parts)
+    arrays = [one.rows if isinstance(one, Combination) else one for one in parts]
+    return _side_by_side(layout, *arrays)
+
+
+def _side_by_side_forward(layout: tuple[Plan | None, ...], *arrays: Array) -> Array:
+    edges = _edges(arrays)
+    first = layout[0]
+    batch = len(arrays[0]) if first is None else first.num_segments
+    result = np.empty((batch, edges[-1]), np.result_type(*arrays))
+    for plan, array, start, stop in zip(layout, arrays, edges[:-1], edges[1:], strict=True):
+        if plan is None:
+            result[:, start:stop] = array
+        elif plan.plain and array.dtype == result.dtype:
+            kernels.put_rows(array, plan.inverse, result, start)
+        else:
+            result[:, start:stop] = _combine_forward(array, plan)
+    return result
+
+
+def _side_by_side_gradients(
+    g: Array, argnums: tuple[int, ...], layout: tuple[Plan | None, ...], *arrays: Array
+) -> tuple[Array, ...]:
+    edges = _edges(arrays)
+    found = []
+    for argnum in argnums:
+        number = argnum - 1  # argument 0 is the layout
+        plan, array = layout[number], arrays[number]
+        start, width = edges[number], array.shape[1]
+        part = g[:, start : start + width]
+        if plan is None:
+            found.append(part)
+        elif plan.plain:
+            found.append(kernels.add_columns(g, start, width, plan.inverse, len(array)))
+        else:
+            found.append(_combine_gradient(np.ascontiguousarray(part), part, array, plan))
+    return tuple(found)
+
+
+def _edges(arrays: Sequence[Array]) -> list[int]:
+    edges = [0]
+    for array in arrays:
+        edges.append(edges[-1] + array.shape[1])
+    return edges
+
+
+_side_by_side = by_many(_side_by_side_forward, _side_by_side_gradients)

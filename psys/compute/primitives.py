@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from psys.arrays import Array
 from psys.compute.activations import elu, log_softmax, relu, sigmoid, softmax, softplus, tanh
 from psys.compute.cross_entropy import (
@@ -18,17 +16,19 @@ from psys.compute.cross_entropy import (
     sparse_softmax_cross_entropy,
     weighted_sum,
 )
-from psys.compute.embedding import segment_combine
+from psys.compute.embedding import Combination, combination, segment_combine, side_by_side
 from psys.compute.tracing import by_many
 
 __all__ = [
+    "Combination",
     "add_n",
-    "concat",
+    "combination",
     "dense",
     "elu",
     "log_softmax",
     "relu",
     "segment_combine",
+    "side_by_side",
     "sigmoid",
     "sigmoid_cross_entropy",
     "softmax",
@@ -51,11 +51,6 @@ def dense(x: Array, kernel: Array, bias: Array | None = None) -> Array:
     return _dense(x, kernel, bias)
 
 
-def concat(arrays: Sequence[Array], axis: int = 1) -> Array:
-    """Return the arrays joined along ``axis``: shapes [2, 3] and [2, 1] give [2, 4]."""
-    return arrays[0] if len(arrays) == 1 else _concat(axis, *arrays)
-
-
 def add_n(arrays: Sequence[Array]) -> Array:
     """Return the sum of arrays of one and the same shape."""
     return arrays[0] if len(arrays) == 1 else _add_n(*arrays)
@@ -75,20 +70,6 @@ def _dense_gradients(
     return tuple(parts[argnum]() for argnum in argnums)
 
 
-def _concat_forward(axis: int, *arrays: Array) -> Array:
-    return np.concatenate(arrays, axis)
-
-
-def _concat_gradients(
-    g: Array, argnums: tuple[int, ...], axis: int, *arrays: Array
-) -> tuple[Array, ...]:
-    ends = np.cumsum([array.shape[axis] for array in arrays])
-    before = (slice(None),) * (axis % g.ndim)
-    # Argument 0 is the axis, so array number i is argument i + 1.
-    numbers = [argnum - 1 for argnum in argnums]
-    return tuple(g[(*before, slice(ends[i] - arrays[i].shape[axis], ends[i]))] for i in numbers)
-
-
 def _add_n_forward(*arrays: Array) -> Array:
     result: Array = arrays[0] + arrays[1]
     for array in arrays[2:]:
@@ -101,5 +82,4 @@ def _add_n_gradients(g: Array, argnums: tuple[int, ...], *_arrays: Array) -> tup
 
 
 _dense = by_many(_dense_forward, _dense_gradients)
-_concat = by_many(_concat_forward, _concat_gradients)
 _add_n = by_many(_add_n_forward, _add_n_gradients)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from psys.arrays import Array
-from psys.compute.store import VariableStore, unique_ids
+from psys.compute.store import VariableStore, check_ids, unique_ids
 from psys.errors import ModelError
 from psys.initializers import Initializer
 
@@ -67,6 +67,7 @@ class ReadStore(VariableStore):
         """Return the rows of ``ids``, each read once."""
         self.check_use(name, shape, sparse=True)
         unique, inverse = unique_ids(ids)
+        check_ids(name, shape[0], unique)
         rows = self._read_rows(name, unique)
         if rows.shape != (len(unique), *shape[1:]):
             raise ModelError(

@@ -32,8 +32,9 @@ class VariableStore(ABC):
         seed: what ``generator`` is drawn from, together with the global step.
     """
 
-    def __init__(self, *, global_step: int = 0, seed: int = 0) -> None:
+    def __init__(self, *, global_step: int = 0, seed: int = 0, ahead: int = 0) -> None:
         self.global_step = global_step
+        self._ahead = ahead
         self.seed = seed
         self._scopes: list[str] = []
         self._layer_names: Counter[str] = Counter()
@@ -89,6 +90,7 @@ class VariableStore(ABC):
         """The random numbers of this run: the same seed and step draw the same ones."""
         if self._generator is None:
             key = [self.seed & 0xFFFFFFFF, self.global_step & 0xFFFFFFFF]
+            key += [self._ahead] if self._ahead else []
             self._generator = np.random.Generator(np.random.SFC64(key))
         return self._generator
 
@@ -154,6 +156,13 @@ def current_store() -> VariableStore:
     """
     store: VariableStore = running.current()
     return store
+
+
+def check_ids(name: str, rows: int, unique: Array) -> None:
+    """Raise a ModelError if one of the sorted ``unique`` ids is no row of a table."""
+    if len(unique) and not (unique[0] >= 0 and unique[-1] < rows):
+        wrong = unique[0] if unique[0] < 0 else unique[-1]
+        raise ModelError(f"Table {name!r} has rows 0 to {rows - 1}; got the id {wrong}.")
 
 
 def unique_ids(ids: Array) -> tuple[Array, Array]:

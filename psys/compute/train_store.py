@@ -10,7 +10,7 @@ import numpy as np
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.compute.backward import backward, is_traced, new_root, untraced
 from psys.compute.features import InputFeatures
-from psys.compute.store import VariableStore, unique_ids
+from psys.compute.store import VariableStore, check_ids, unique_ids
 from psys.errors import ModelError
 from psys.initializers import Initializer
 
@@ -27,6 +27,7 @@ class TrainStore(VariableStore):
         *,
         global_step: int = 0,
         seed: int = 0,
+        ahead: int = 0,
     ) -> None:
         """Take what was pulled for this step.
 
@@ -37,8 +38,9 @@ class TrainStore(VariableStore):
             fetch: table, sorted unique ids ``[n]`` -> their rows, for what was not prefetched.
             global_step: the global step of this run.
             seed: the job's seed.
+            ahead: how many steps of this trainer lie between the global step and this run.
         """
-        super().__init__(global_step=global_step, seed=seed)
+        super().__init__(global_step=global_step, seed=seed, ahead=ahead)
         self._specs = specs
         self._values = values
         self._rows = rows
@@ -76,6 +78,7 @@ class TrainStore(VariableStore):
         if not self.check_use(name, shape, sparse=True):
             self._check_known(name, shape)
         unique, inverse = _unique(ids, column, features)
+        check_ids(name, shape[0], unique)
         rows = self._find(name, unique)
         return self._trace(name, rows, unique, trainable), inverse
 

@@ -40,6 +40,9 @@ def moving_average(
     """
     if not 0.0 <= decay <= 1.0:
         raise ModelError(f"moving_average {name!r}: decay must be from 0 to 1, got {decay}.")
+    dtype = np.asarray(untraced(value)).dtype
+    if dtype.kind != "f":
+        raise ModelError(f"moving_average {name!r}: value must be float, got {dtype}.")
     return _update(name, value, initializer, {"kind": "MovingAverage", "decay": float(decay)})
 
 

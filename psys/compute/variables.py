@@ -115,9 +115,6 @@ def lookup(
         raise ModelError(
             f"Table {full_name!r}: ids must be integers [nnz], got {ids.dtype} {ids.shape}."
         )
-    if ids.size and not (ids.min() >= 0 and ids.max() < size[0]):
-        wrong = ids[(ids < 0) | (ids >= size[0])][0]
-        raise ModelError(f"Table {full_name!r} has rows 0 to {size[0] - 1}; got the id {wrong}.")
     return store.lookup(
         full_name,
         size,

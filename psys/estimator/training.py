@@ -35,6 +35,7 @@ from psys.train.hooks import CheckpointSaverListener, SessionRunHook
 from psys.train.input_pipeline import InputContext, InputPipeline, batches, call_input_fn
 from psys.train.membership import Membership
 from psys.train.model import build
+from psys.train.overlapped import OverlappedSession
 from psys.train.progress import ProgressReporter
 from psys.train.restoring import new_seed
 from psys.train.session import LoopResult, Session
@@ -124,7 +125,8 @@ class TrainingRun:
         pipeline.prefetches = model.prefetches
         # Longer than the lead waits for a ps: it is the lead that says how that wait ends.
         retry_secs = config.recover_secs + LEASE_SECS
-        parameters = Parameters(model.specs, self._membership.shards(), retry_secs)
+        shards = self._membership.shards(config.strategy.push_dtype)
+        parameters = Parameters(model.specs, shards, retry_secs)
         self._parameters = parameters
         policy = policy_of(config.strategy, model.replicas_to_aggregate)
         parameters.same_version = policy.consistency is Consistency.SYNC
@@ -144,7 +146,8 @@ class TrainingRun:
             hook.begin()
         # Trainers at the same global step must not draw the same numbers.
         own_seed = seed + arguments.input_context.input_pipeline_id
-        session = Session(model, self._call_model, trainer, pipeline, self._hooks, own_seed)
+        kind = OverlappedSession if config.strategy.pipeline_depth else Session
+        session = kind(model, self._call_model, trainer, pipeline, self._hooks, own_seed)
         self._session = session
         if self.control is not None:
             self.control.reached = lambda: session.global_step
@@ -224,6 +227,8 @@ class TrainingRun:
     def close(self) -> None:
         """Give up input, connections and files; also after an exception."""
         self._around_hooks.close()
+        if self._session is not None:
+            self._session.close()
         if self._pipeline is not None:
             self._pipeline.close()
         if self.control is not None:
@@ -315,7 +320,12 @@ class TrainingRun:
 
     def _save_meanwhile(self, saver: CheckpointSaverHook, session: Session, step: int) -> None:
         session.global_step = step
-        if saver.save_now(session, step) and self.control is not None:
+        session.ended = False  # what is saved now is not the last
+        try:
+            stops = saver.save_now(session, step)
+        finally:
+            session.ended = True
+        if stops and self.control is not None:
             self.control.stop(LISTENER_STOPS)
 
     def _may_go_on(self, directive: Directive) -> bool:

@@ -89,6 +89,10 @@ class DenseColumn(FeatureColumn):
             ModelError: if a feature is missing, or of a dtype or shape the column cannot read.
         """
 
+    def part(self, features: Mapping[str, Any], *, trainable: bool = True) -> Any:
+        """Return ``dense``, or the ``Combination`` it is, to be computed beside other columns."""
+        return self.dense(features, trainable=trainable)
+
 
 def sorted_columns(
     features: Mapping[str, Any], feature_columns: FeatureColumn | Iterable[FeatureColumn]

@@ -14,7 +14,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from psys.arrays import Array
-from psys.compute.primitives import segment_combine
+from psys.compute.primitives import Combination, combination, side_by_side
 from psys.compute.variables import lookup
 from psys.errors import ConfigError
 from psys.feature_column.column import CategoricalColumn, DenseColumn, checked_count
@@ -54,6 +54,10 @@ class EmbeddingColumn(DenseColumn):
 
         The table is the variable ``embedding_weights`` in the current scope.
         """
+        return side_by_side([self.part(features, trainable=trainable)])
+
+    def part(self, features: Mapping[str, Any], *, trainable: bool = True) -> Combination:
+        """Return the rows of ``dense``, and how they become it."""
         ids = self.categorical_column.transform(features)
         rows, inverse = lookup(
             "embedding_weights",
@@ -66,7 +70,15 @@ class EmbeddingColumn(DenseColumn):
         )
         if self.max_norm is not None:
             rows = _clip_rows(rows, self.max_norm)
-        return segment_combine(rows, inverse, ids.segments, ids.weights, ids.batch, self.combiner)
+        return combination(
+            rows,
+            inverse,
+            ids.segments,
+            ids.weights,
+            ids.batch,
+            self.combiner,
+            ids.one_each,
+        )
 
 
 def _clip_rows(rows: Any, max_norm: float) -> Any:

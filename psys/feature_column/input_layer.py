@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from psys.compute.primitives import concat
+from psys.compute.primitives import side_by_side
 from psys.compute.variables import variable_scope
 from psys.errors import ModelError
 from psys.feature_column.column import DenseColumn, FeatureColumn, same_batch, sorted_columns
@@ -44,6 +44,6 @@ def input_layer(
     with variable_scope("input_layer"):
         for one in dense:
             with variable_scope(one.name):
-                parts.append(one.dense(features, trainable=trainable))
+                parts.append(one.part(features, trainable=trainable))
             same_batch(one, len(parts[-1]), columns[0], len(parts[0]))
-    return concat(parts, axis=1)
+    return side_by_side(parts)

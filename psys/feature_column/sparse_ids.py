@@ -8,6 +8,7 @@ row may hold none, one or many values. For example the bags ``{2}``, ``{}``, ``{
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,6 +31,13 @@ class SparseIds:
     segments: Array
     weights: Array | None
     batch: int
+
+    @cached_property
+    def one_each(self) -> bool:
+        """Whether every row has exactly one id, in order."""
+        return len(self.segments) == self.batch and bool(
+            (self.segments == np.arange(self.batch)).all()
+        )
 
     def keep(self, mask: Array) -> SparseIds:
         """Return the ids where ``mask`` (``[nnz]`` bool) is true; itself if it is everywhere."""

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from psys.arrays import Array
 
 __all__ = [
+    "add_columns",
     "add_rows",
     "all_finite",
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
     "prepare_update",
+    "put_rows",
     "sum_duplicates",
     "to_bfloat16",
     "to_float16",
@@ -212,6 +214,58 @@ def add_rows(values: Array, index: Array, count: int) -> Array:
     return sums.reshape((count, *values.shape[1:]))
 
 
+def put_rows(rows: Array, index: Array, out: Array, column: int) -> None:
+    """Write rows side by side into a wider array: ``out[i, column:][:width] = rows[index[i]]``.
+
+    Args:
+        rows: ``[m, width]``.
+        index: ``[n]`` integers, each in ``[0, m)``.
+        out: ``[n, at least column + width]``, C-contiguous, of the rows' dtype.
+        column: where to begin.
+
+    Raises:
+        ModelError: if an index is out of range, or a shape does not fit.
+    """
+    from psys.kernels import rows as kernels
+
+    _check_columns(out, column, rows.shape[1], index)
+    given = _to_read(rows, out.dtype)
+    wrong = kernels.put_rows[out.dtype](given, _to_read(index, _INT64), out, column)
+    if wrong >= 0:
+        raise ModelError(f"Rows must lie in [0, {len(rows)}), got {index[wrong]} at {wrong}.")
+
+
+def add_columns(values: Array, column: int, width: int, index: Array, count: int) -> Array:
+    """Return ``add_rows`` of ``values[:, column:column + width]``, without a copy of that.
+
+    Args:
+        values: ``[n, at least column + width]``.
+        column: where to begin.
+        width: how many columns.
+        index: ``[n]`` integers, each in ``[0, count)``.
+        count: the number of sums.
+
+    Raises:
+        ModelError: if an index is out of range, or a shape does not fit.
+    """
+    from psys.kernels import rows as kernels
+
+    _check_columns(values, column, width, index)
+    sums = np.zeros((count, width), values.dtype)
+    given = _to_read(values, values.dtype)
+    wrong = kernels.add_columns[values.dtype](given, column, _to_read(index, _INT64), sums)
+    if wrong >= 0:
+        raise ModelError(f"Rows must lie in [0, {count}), got {index[wrong]} at {wrong}.")
+    return sums
+
+
+def _check_columns(wide: Array, column: int, width: int, index: Array) -> None:
+    if index.shape != wide.shape[:1] or not 0 <= column <= column + width <= wide.shape[1]:
+        raise ModelError(
+            f"Columns {column} to {column + width} of {len(index)} rows do not fit {wide.shape}."
+        )
+
+
 def all_finite(array: Array) -> bool:
     """Return whether no element is NaN or infinite."""
     from psys.kernels import floats
@@ -307,4 +361,7 @@ def _width(values: Array) -> int:
 
 def _to_read(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array as compiled code reads it: contiguous, aligned, of the dtype."""
+    flags = array.flags
+    if array.dtype == dtype and flags.c_contiguous and flags.aligned:
+        return array
     return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))

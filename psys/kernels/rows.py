@@ -113,3 +113,33 @@ def add_rows(values: Array, index: Array, sums: Array) -> int:
         for j in range(values.shape[1]):
             sums[row, j] += values[i, j]
     return -1
+
+
+@kernel(reads(2), reads(1, "int64"), changes(2), reads(0, "int64"))
+def put_rows(rows: Array, index: Array, out: Array, column: int) -> int:
+    """Write row ``index[i]`` of ``rows`` to row i of ``out``, from ``column`` on.
+
+    Returns the first position at which the index is out of range, -1 if there is none.
+    """
+    for i in range(len(index)):
+        row = index[i]
+        if row < 0 or row >= len(rows):
+            return i
+        for j in range(rows.shape[1]):
+            out[i, column + j] = rows[row, j]
+    return -1
+
+
+@kernel(reads(2), reads(0, "int64"), reads(1, "int64"), changes(2))
+def add_columns(values: Array, column: int, index: Array, sums: Array) -> int:
+    """Add what stands in row i of ``values`` from ``column`` on to row ``index[i]`` of ``sums``.
+
+    Returns the first position at which the index is out of range, -1 if there is none.
+    """
+    for i in range(len(index)):
+        row = index[i]
+        if row < 0 or row >= len(sums):
+            return i
+        for j in range(sums.shape[1]):
+            sums[row, j] += values[i, column + j]
+    return -1

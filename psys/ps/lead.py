@@ -105,6 +105,7 @@ class Lead:
         member = self.roster.members.get(report.task)
         if member is not None and member.instance == instance:
             del self.roster.members[report.task]
+            self.roster.seen.discard(report.task)
             self._give_up(member, now)
 
     def stream_broken(self, instance: Instance, now: float) -> None:
@@ -264,7 +265,7 @@ class Lead:
     def _recall_verdict(self, now: float) -> None:
         """Stay with the verdict on disk, if a lead before this one gave it in this run."""
         ended = self.job.ended
-        if ended is not None and ended[0] == self.job_id:
+        if ended is not None and self.job_id and ended[0] == self.job_id:
             self.ending.conclude(ended[1], now)
 
     def _note_failures(self, now: float) -> None:
@@ -343,6 +344,7 @@ class Lead:
                 self._model = _Model.SEALING
                 self.pace.begin(self._chief_policy() or ASYNC)
                 self.grants.begin(loaded.loaded_step, self.pace.sync)
+                self.saving.earlier_examples = loaded.loaded_examples
         if self._model is _Model.SEALING and phases == {ShardPhase.LIVE}:
             self._model = _Model.LIVE
 

@@ -350,14 +350,17 @@ class MemoryShard:
         request, outcome = one.request, one.outcome
         if outcome is None:
             return self._serve(one.caller, request)
-        if self._is_fenced(request, self._last(request.task).member):
-            return self._fenced(request)
         if outcome is Outcome.ACCUMULATED:
             push = (request.member, request.sequence)
             if self.fences.get(request.task) == push:
                 outcome = Outcome.APPLIED
             elif self.dropped.get(request.task) == push:
                 outcome = Outcome.DROPPED
+        if self._is_fenced(request, self._last(request.task).member):
+            if outcome in (Outcome.NONE, Outcome.ACCUMULATED):
+                return self._fenced(request)
+            # Its step counts; that it was given up it hears when it asks again.
+            return self._answer(request, outcome, one.staleness)
         if self._withholds(request, outcome):
             self._parked.append(one)
             return None

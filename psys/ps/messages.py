@@ -281,6 +281,8 @@ class ChiefFacts:
     loaded: str = ""
     """The generation whose values the chief has put into every shard."""
     loaded_step: int = 0
+    loaded_examples: int = 0
+    """Examples that what was loaded had been trained on."""
     save_request: int = 0
     """Counts the saves asked for; one save answers all requests up to it."""
     stop_reason: str = ""
@@ -424,7 +426,7 @@ class SaveResult:
         files: one for each shard, in order.
         torn: lost trainers of whom one step is on some shards only.
         inputs: where each trainer's input stands, in batches its process has trained on.
-        examples: examples trained on in this generation.
+        examples: examples trained on since the model was created.
         error: why it failed; '' if it did not.
     """
 

@@ -112,7 +112,10 @@ class Node:
             if generation != shard.generation or not lead.live:
                 reply = replace(reply, outcome=Outcome.GENERATION_CHANGED, dense={}, rows={})
             elif member <= shard.refused.get(task, 0):
-                reply = replace(reply, outcome=Outcome.FENCED, reason="given up for lost")
+                if reply.outcome is Outcome.NONE:
+                    reply = replace(reply, outcome=Outcome.FENCED, reason="given up for lost")
+                else:  # its step counts; that it was given up it hears when it asks again
+                    reply = replace(reply, grant=Grant.WAIT, global_step=step)
             else:
                 grant = lead.ask(task, member)
                 waiting_for = ""

@@ -91,6 +91,8 @@ class Saving:
         self.result: SaveResult | None = None
         self.served_request = 0
         self._first_number = 1
+        self.earlier_examples = 0
+        """Examples that the generation's model had been trained on when it was loaded."""
 
     @property
     def cutting(self) -> bool:
@@ -182,7 +184,7 @@ class Saving:
             files=tuple(one.file for one in written if one.file is not None),
             torn=attempt.torn,
             inputs=facts[0].cut_inputs,
-            examples=facts[0].cut_examples,
+            examples=self.earlier_examples + facts[0].cut_examples,
         )
         self.served_request = attempt.request
         self.attempt = None

@@ -79,7 +79,7 @@ class ChiefControl:
         self._last_saved: tuple[int, str] = (0, "")
         """Request and id of the lead's last answer that was dealt with."""
         self._last_error = ""
-        self._has_saved = False
+        self._has_saved = committed.any
         self._failures = 0
         """Saves that failed since the last that did not."""
         self._save_again_at: float | None = None
@@ -300,14 +300,19 @@ class ChiefControl:
             return False
         self._say_loaded(manifest, max(orders.lost_step, self.reached()))
         self._loaded, self._final_request, self._last_error = generation, None, ""
-        self._failures, self._save_again_at = 0, None
-        self._has_saved |= manifest is not None
+        # What was asked for and failed is asked for again, of the model as it is now.
+        open_request = self._answered < self._facts().save_request
+        self._failures, self._save_again_at = 0, time.monotonic() if open_request else None
         step = 0 if manifest is None else manifest.global_step
         max_steps = self._facts().max_steps
         if self._steps is not None and not max_steps:
             max_steps = step + self._steps
         self._change(
-            loaded=generation, loaded_step=step, max_steps=max_steps, committed=self._entries()
+            loaded=generation,
+            loaded_step=step,
+            loaded_examples=0 if manifest is None else manifest.examples,
+            max_steps=max_steps,
+            committed=self._entries(),
         )
         return True
 

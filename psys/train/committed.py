@@ -81,8 +81,15 @@ class CommittedCheckpoints:
         self._token = token
         self._manifests = load_all(self.storage)
         self._begun = time.monotonic()
-        self._before: Manifest | None = None
-        """What the live model was restored from."""
+        # Until this chief loads a model, it goes on with a live one.
+        newest = self._manifests[-1] if self._manifests else None
+        self._earlier_secs = 0.0 if newest is None else newest.wall_secs
+        """Training time before ``_begun``."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a checkpoint."""
+        return bool(self._manifests)
 
     def entries(self, final_id: str) -> tuple[CheckpointEntry, ...]:
         """Return all, oldest first, for the lead's catalogue."""
@@ -101,7 +108,8 @@ class CommittedCheckpoints:
         manifest = find_latest_valid(self.storage)
         order = (-1, 0.0, "") if manifest is None else manifest.order
         self._manifests = [one for one in self._manifests if one.order <= order]
-        self._before, self._begun = manifest, time.monotonic()
+        self._earlier_secs = 0.0 if manifest is None else manifest.wall_secs
+        self._begun = time.monotonic()
         return manifest
 
     def _fetch_newest(self, step: int, newest: str) -> None:
@@ -143,7 +151,7 @@ class CommittedCheckpoints:
         )
 
     def _manifest(self, saved: SaveResult, circumstances: Circumstances) -> Manifest:
-        shard_map, before = self._parameters.shard_map, self._before
+        shard_map = self._parameters.shard_map
         return Manifest(
             checkpoint_id=saved.checkpoint_id,
             job_id=circumstances.job_id,
@@ -162,8 +170,8 @@ class CommittedCheckpoints:
             ),
             cut={task: (member, sequence) for task, (member, sequence) in saved.cut.items()},
             torn=saved.torn,
-            wall_secs=time.monotonic() - self._begun + (before.wall_secs if before else 0.0),
-            examples=saved.examples + (before.examples if before else 0),
+            wall_secs=self._earlier_secs + time.monotonic() - self._begun,
+            examples=saved.examples,
             input_positions=saved.inputs,
             final=circumstances.final,
             evaluator_expected=circumstances.evaluator_expected,
@@ -189,7 +197,10 @@ class CommittedCheckpoints:
             member: the chief's member number.
         """
         for manifest in doomed:
-            delete(self.storage, manifest)
+            try:
+                delete(self.storage, manifest)
+            except OSError as error:
+                logger.warning("An old checkpoint could not be deleted: %s", error)
             step, checkpoint_id = manifest.global_step, manifest.checkpoint_id
 
             def forget(shard: Shard, step: int = step, one: str = checkpoint_id) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,13 +66,15 @@ class Batch:
             return rows  # a sparse feature
         return len(first) if np.ndim(first) else 1
 
-    def prepare(self, prefetches: Iterable[Prefetch]) -> None:
-        """Find the ids the batch looks up, once."""
-        if self._prepared:
+    def prepare(self, prefetches: Sequence[Prefetch]) -> None:
+        """Find the ids the batch looks up, once it is known which lookups there are."""
+        if self._prepared or not prefetches:
             return
         found: dict[str, list[Array]] = {}
         for prefetch in prefetches:
-            ids = prefetch.column.transform(self.features).ids
+            transformed = prefetch.column.transform(self.features)
+            transformed.one_each  # noqa: B018 - found here, not while the model waits
+            ids = transformed.ids
             known = self.features.uniques
             if prefetch.column not in known:
                 known[prefetch.column] = (ids, *unique_ids(ids))

@@ -96,12 +96,16 @@ class Membership:
         """Whether this task creates, saves, and ends."""
         return self.settings.task == LOCAL
 
-    def shards(self) -> list[Shard]:
-        """Return new connections to every shard, for one thread."""
+    def shards(self, push_dtype: str | None = None) -> list[Shard]:
+        """Return new connections to every shard, for one thread.
+
+        Args:
+            push_dtype: what gradients travel as between processes; None: as they are.
+        """
         if self.host is not None and self.is_chief:
             return [LocalShard(self.host)]
         return [
-            RemoteShard(index, address, self.settings.token)
+            RemoteShard(index, address, self.settings.token, push_dtype)
             for index, address in enumerate(self.settings.shard_addresses)
         ]
 

@@ -1,6 +1,6 @@
 """Session: the training loop of one trainer: batch, model, gradients, exchange, hooks.
 
-One round trip per ps and step: the push of a step carries the pull of the next. The loop ends
+One round trip per ps and step: the push of a step carries the pull of a later one. The loop ends
 when the lead grants no more, the input ends, or a hook asks; it decides nothing else.
 """
 
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from psys.arrays import Gradient
 from psys.compute.train_store import TrainStore
 from psys.errors import GenerationChanged, NanLossDuringTrainingError
 from psys.parameters import Pulled
@@ -24,6 +25,7 @@ from psys.train.hooks import (
 )
 from psys.train.input_pipeline import Batch, InputPipeline
 from psys.train.interrupts import SIGNALS
+from psys.train.lookahead import Lookahead
 from psys.train.model import CallModel, Model, ModelSpec, loss_and_gradients
 from psys.train.trainer import Trainer
 
@@ -53,8 +55,35 @@ class LoopResult:
     loss: float | None
 
 
+@dataclass(frozen=True)
+class Computed:
+    """A step that is computed and not yet applied.
+
+    Attributes:
+        batch: what it was computed on.
+        gradients: by variable.
+        loss: of the batch.
+        spec: what model_fn returned.
+        global_step: the step it was computed at.
+    """
+
+    batch: Batch
+    gradients: dict[str, Gradient]
+    loss: float
+    spec: ModelSpec
+    global_step: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A step that hooks were told of: what they asked for, and may ask."""
+
+    context: SessionRunContext
+    wanted: Sequence[SessionRunArgs | None]
+
+
 class Session:
-    """One trainer's model, live."""
+    """One trainer's model, live; each step is computed with what the ones before made of it."""
 
     def __init__(
         self,
@@ -89,10 +118,7 @@ class Session:
         self.ended = False
         """Whether the loop is over: what is saved from now on is the last."""
         self._stop_reason = ""
-        self._following: Batch | None = None
-        self._looked_ahead = False
-        self._untrained: Batch | None = None
-        """The batch at hand when no more was granted."""
+        self._batches: Lookahead | None = None
 
     def run(self, first: Batch) -> LoopResult:
         """Train from ``first`` on until the loop ends.
@@ -101,7 +127,8 @@ class Session:
             ModelError: if a batch or model_fn is unusable.
             ClusterError: if the cluster cannot go on.
         """
-        return self._train(first, self._join)
+        self._batches = Lookahead(first, self._pipeline)
+        return self._train(self._join)
 
     def resume(self) -> LoopResult:
         """Go on after no more was granted: the model went back, or another chief goes on.
@@ -110,35 +137,7 @@ class Session:
             ModelError: if a batch or model_fn is unusable.
             ClusterError: if the cluster cannot go on.
         """
-        batch = self._untrained
-        assert batch is not None
-        return self._train(batch, self._pull_again)
-
-    def _train(self, first: Batch, begin: Callable[[Batch], Pulled | None]) -> LoopResult:
-        self.ended = False
-        try:
-            return self._loop(first, begin(first))
-        finally:
-            self.ended = True
-
-    def _loop(self, first: Batch, pulled: Pulled | None) -> LoopResult:
-        batch: Batch | None = first
-        while pulled is not None and batch is not None:
-            if self._stop_reason:
-                return self._result(self._stop_reason, by_hook=True)
-            try:
-                if pulled.grant is Grant.STOP:
-                    self._untrained = batch
-                    return self._result("granted no more", by_hook=False, stopped=True)
-                if pulled.grant is not Grant.GO:
-                    pulled = self._trainer.pull(batch.rows)
-                    continue
-                batch, pulled = self._step(batch, pulled)
-            except GenerationChanged as change:
-                logger.info("%s", change)
-                # The batch is trained on again: what the model learned of it is gone.
-                pulled = self._join(batch) if batch is not None else None
-        return self._result("input ended" if batch is None else "the job ended", by_hook=False)
+        return self._train(self._pull_again)
 
     def request_stop(self, reason: str) -> None:
         """Ask the loop to end after the step under way; the first reason stays."""
@@ -154,23 +153,80 @@ class Session:
         """Whether a signal asked the loop to end: the job may be gone on with."""
         return self._stop_reason in SIGNALS
 
-    def _result(self, reason: str, *, by_hook: bool, stopped: bool = False) -> LoopResult:
+    def close(self) -> None:
+        """Give up what the loop holds."""
+
+    # ------------------------------------------------------------ the loop
+
+    def _train(self, begin: Callable[[], Pulled | None]) -> LoopResult:
+        assert self._batches is not None
+        self.ended = False
+        try:
+            pulled = begin()
+            while pulled is not None:
+                try:
+                    return self._loop(self._batches, pulled)
+                except GenerationChanged as change:
+                    logger.info("%s", change)
+                    # Batches are trained on again: what the model learned of them is gone.
+                    pulled = self._join()
+            return self._result("the job ended")
+        finally:
+            self.ended = True
+
+    def _loop(self, batches: Lookahead, pulled: Pulled) -> LoopResult:
+        """Take steps until the loop ends.
+
+        Args:
+            batches: to train on.
+            pulled: what the first of them needs, with permission or not.
+
+        Raises:
+            GenerationChanged: if the model went back.
+        """
+        while (batch := batches.at(0)) is not None:
+            if ended := self._ended(pulled.grant):
+                return ended
+            if pulled.grant is not Grant.GO:
+                pulled = self._trainer.pull(batch.rows)
+                continue
+            begun = self._begin_step()
+            computed = self._compute(batch, pulled)
+            following = batches.at(1)
+            pulled = self._send(computed, following, more=following is not None)
+            self._end_step(batches, computed, begun, pulled)
+        return self._input_ended()
+
+    def _ended(self, grant: Grant) -> LoopResult | None:
+        """Return how the loop ends before the step at hand, None if it does not."""
+        if self._stop_reason:
+            return self._result(self._stop_reason, by_hook=True)
+        if grant is Grant.STOP:
+            return self._result("granted no more", stopped=True)
+        return None
+
+    def _input_ended(self) -> LoopResult:
+        if self._stop_reason:  # asked for during the last step
+            return self._result(self._stop_reason, by_hook=True)
+        return self._result("input ended")
+
+    def _result(self, reason: str, *, by_hook: bool = False, stopped: bool = False) -> LoopResult:
         return LoopResult(
             reason, by_hook, stopped, self._steps, self._dropped, self.global_step, self._loss
         )
 
-    def _pull_again(self, batch: Batch) -> Pulled | None:
+    def _pull_again(self) -> Pulled | None:
         try:
-            return self._trainer.pull(batch.rows)
+            return self._trainer.pull(self._first().rows)
         except GenerationChanged as change:
             logger.info("%s", change)
-            return self._join(batch)
+            return self._join()
 
-    def _join(self, batch: Batch) -> Pulled | None:
+    def _join(self) -> Pulled | None:
         """Take a place in the live generation and pull; None if the job has ended."""
         while self._trainer.join():
             try:
-                pulled = self._trainer.pull(batch.rows)
+                pulled = self._trainer.pull(self._first().rows)
             except GenerationChanged as change:
                 logger.info("%s", change)
                 continue
@@ -180,17 +236,39 @@ class Session:
             return pulled
         return None
 
-    def _step(self, batch: Batch, pulled: Pulled) -> tuple[Batch | None, Pulled]:
-        """Train on ``batch`` with what was pulled for it; return the next of both."""
+    def _first(self) -> Batch:
+        assert self._batches is not None
+        first = self._batches.at(0)
+        assert first is not None  # the loop ends with its input, and is not begun again
+        return first
+
+    # ------------------------------------------------------------ one step
+
+    def _begin_step(self) -> Begun:
+        """Tell the hooks that a step begins."""
         context = SessionRunContext(self)
-        wanted = [hook.before_run(context) for hook in self._hooks]
+        return Begun(context, [hook.before_run(context) for hook in self._hooks])
+
+    def _compute(self, batch: Batch, pulled: Pulled, *, ahead: int = 0) -> Computed:
+        """Compute a step on ``batch`` with what was pulled for it.
+
+        Args:
+            batch: to train on.
+            pulled: for it.
+            ahead: how many of this trainer's steps are still on their way.
+
+        Raises:
+            NanLossDuringTrainingError: if the loss is not finite.
+        """
+        step = self.global_step
         store = TrainStore(
             self._model.specs,
             pulled.dense,
             pulled.rows,
             self._trainer.fetch,
-            global_step=self.global_step,
+            global_step=step,
             seed=self._seed,
+            ahead=ahead,
         )
         loss, gradients, spec = loss_and_gradients(
             self._model, self._call_model, batch.features, batch.labels, store
@@ -199,39 +277,33 @@ class Session:
             # Nothing was sent: the model is still the one that gave this loss.
             raise NanLossDuringTrainingError(
                 f"NaN loss during training: the loss is {loss} after global step "
-                f"{self.global_step}. Lower the learning rate, or look for bad input."
+                f"{step}. Lower the learning rate, or look for bad input."
             )
-        if not self._looked_ahead:
-            self._following, self._looked_ahead = self._pipeline.next(), True
-        following = self._following
-        after = self._trainer.step(
-            gradients,
-            None if following is None else following.rows,
-            global_step=self.global_step,
-            examples=batch.size,
+        return Computed(batch, gradients, loss, spec, step)
+
+    def _send(self, computed: Computed, later: Batch | None, *, more: bool) -> Pulled:
+        """Push a step and pull what the batch ``later`` needs."""
+        return self._trainer.step(
+            computed.gradients,
+            None if later is None else later.rows,
+            more=more,
+            global_step=computed.global_step,
+            examples=computed.batch.size,
         )
-        # Only now: had the generation changed, both batches would be needed again.
-        self._following, self._looked_ahead = None, False
-        # A step that was dropped is not taken again: its input was one of many.
+
+    def _end_step(
+        self, batches: Lookahead, computed: Computed, begun: Begun, after: Pulled
+    ) -> None:
+        """Note what became of the step of the first batch, and tell the hooks."""
+        batches.trained()  # also where it was dropped: the next batch is as good
         dropped = after.outcome is Outcome.DROPPED
         self._steps += not dropped
         self._dropped += dropped
-        self._loss = loss
-        self.global_step = after.global_step
-        values = SessionRunValues(
-            None, loss, after.global_step, batch.size, after.staleness, dropped
-        )
-        self._tell(context, wanted, spec, values)
-        if context.stop_requested:
-            self.request_stop(context.stop_reason)
-        return following, after
-
-    def _tell(
-        self,
-        context: SessionRunContext,
-        wanted: Sequence[SessionRunArgs | None],
-        spec: ModelSpec,
-        plain: SessionRunValues,
-    ) -> None:
-        for hook, arguments in zip(self._hooks, wanted, strict=True):
-            hook.after_run(context, with_results(plain, arguments, spec.predictions))
+        self._loss = computed.loss
+        self.global_step = step = after.global_step
+        examples, staleness = computed.batch.size, after.staleness
+        plain = SessionRunValues(None, computed.loss, step, examples, staleness, dropped)
+        for hook, arguments in zip(self._hooks, begun.wanted, strict=True):
+            hook.after_run(begun.context, with_results(plain, arguments, computed.spec.predictions))
+        if begun.context.stop_requested:
+            self.request_stop(begun.context.stop_reason)

@@ -7,6 +7,7 @@ it. It runs no model and no hook.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,7 +24,7 @@ NEW_NUMBER_LIMIT_SECS = 30.0
 
 
 class Trainer:
-    """One trainer's steps. One thread."""
+    """One trainer's steps. Exchanges of several threads come one after another."""
 
     def __init__(self, attendance: Attendance, parameters: Parameters) -> None:
         self._attendance = attendance
@@ -32,6 +33,7 @@ class Trainer:
         self._sequence = 0
         self._input_batches = 0
         """Batches this process has trained on: where its input stands."""
+        self._one_at_a_time = threading.Lock()
 
     @property
     def generation(self) -> str:
@@ -80,22 +82,28 @@ class Trainer:
         gradients: Mapping[str, Gradient],
         rows: Mapping[str, Array] | None,
         *,
+        more: bool,
         global_step: int,
         examples: int,
     ) -> Pulled:
-        """Push a step; pull the next one's needs.
+        """Push a step; pull what a later one needs.
 
         Args:
             gradients: of one batch, by variable.
-            rows: wanted for the next batch; None if there is none.
+            rows: wanted for a later batch; None if there is none.
+            more: whether there is another batch, for which permission is asked.
             global_step: the step the gradients were computed at.
             examples: in the batch.
         """
-        more = rows is not None
         origin = Origin(global_step, self._input_batches + 1, examples)
-        pulled = self._exchange(gradients, rows or {}, wants_grant=more, pull=more, origin=origin)
+        pull = rows is not None
+        pulled = self._exchange(gradients, rows or {}, wants_grant=more, pull=pull, origin=origin)
         self._input_batches += 1
         return pulled
+
+    def peek(self, rows: Mapping[str, Array]) -> Pulled:
+        """Pull what a later batch needs, without asking for permission."""
+        return self._exchange(None, rows, wants_grant=False, pull=True)
 
     def fetch(self, table: str, ids: Array) -> Array:
         """Return rows of a table that were not foreseen, ``[n, *row_shape]``."""
@@ -111,6 +119,18 @@ class Trainer:
         wants_grant: bool,
         pull: bool,
         origin: Origin = NO_ORIGIN,
+    ) -> Pulled:
+        # While one thread exchanges a step, another may fetch rows that were not foreseen.
+        with self._one_at_a_time:
+            return self._exchange_alone(gradients, rows, wants_grant, pull, origin)
+
+    def _exchange_alone(
+        self,
+        gradients: Mapping[str, Gradient] | None,
+        rows: Mapping[str, Array],
+        wants_grant: bool,
+        pull: bool,
+        origin: Origin,
     ) -> Pulled:
         sequence = self._sequence + (gradients is not None)
         try:
@@ -145,4 +165,4 @@ class Trainer:
         if directive.standing is not Standing.ADMITTED:
             self._attendance.check()  # what the lead says tells more
             raise error
-        logger.warning("%s Joining again; its last step is dropped.", error)
+        logger.warning("%s Joining again.", error)

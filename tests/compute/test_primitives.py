@@ -3,8 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd import grad
 from autograd.test_util import check_grads
 
 from psys.compute import primitives
@@ -86,11 +88,32 @@ def test_dense_by_all_arguments_at_once_is_float32() -> None:
     assert {gradient.dtype for gradient in gradients.values()} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_concat_joins_and_hands_each_part_its_gradient(axis: int) -> None:
-    check_grads(lambda x: primitives.concat([X, x, x * 2], axis), modes=["rev"], order=1)(X)
-    np.testing.assert_array_equal(primitives.concat([X, X], axis), np.concatenate([X, X], axis))
-    assert primitives.concat([X], axis) is X
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+@pytest.mark.parametrize("one_each", [True, False])
+def test_columns_side_by_side_are_each_ones_own_and_so_are_gradients(
+    combiner: str, one_each: bool
+) -> None:
+    rows = np.arange(6.0).reshape(3, 2) + 1
+    inverse = np.array([2, 0, 2]) if one_each else np.array([2, 0, 1, 2])
+    segments = np.arange(3) if one_each else np.array([0, 0, 2, 2])
+
+    def beside(rows: Any, dense: Any) -> Any:
+        part = primitives.combination(rows, inverse, segments, None, 3, combiner)
+        return primitives.side_by_side([dense, part, dense * 2, part])
+
+    def apart(rows: Any, dense: Any) -> Any:
+        part = primitives.segment_combine(rows, inverse, segments, None, 3, combiner)
+        return anp.concatenate([dense, part, dense * 2, part], axis=1)
+
+    dense = np.arange(9.0).reshape(3, 3)
+    np.testing.assert_array_equal(beside(rows, dense), apart(rows, dense))
+    for number in (0, 1):
+        found, expected = (
+            grad(lambda *xs, of=of: anp.sum(anp.sin(of(*xs))), number)(rows, dense)
+            for of in (beside, apart)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert primitives.side_by_side([dense]) is dense
 
 
 def test_add_n_adds() -> None:

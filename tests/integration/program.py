@@ -37,6 +37,9 @@ def main() -> None:
         start_timeout_secs=options.start_timeout_secs,
         linger_secs=options.linger_secs,
         evaluator_expected=True if options.expect_evaluator else None,
+        train_distribute=tf.distribute.ParameterServerStrategy(
+            pipeline_depth=options.pipeline_depth, push_dtype=options.push_dtype or None
+        ),
     )
     say(f"PID {os.getpid()}")
     tf.estimator.train_and_evaluate(
@@ -64,6 +67,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max_steps", type=int, default=0)
     parser.add_argument("--batches", type=int, default=0, help="of each trainer; 0: no end")
     parser.add_argument("--save_steps", type=int, default=25)
+    parser.add_argument("--pipeline_depth", type=int, default=0)
+    parser.add_argument("--push_dtype", default="")
     parser.add_argument("--keep_max", type=int, default=0)
     parser.add_argument("--recover_secs", type=float, default=60)
     parser.add_argument("--start_timeout_secs", type=float, default=60)

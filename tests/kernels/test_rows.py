@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -22,7 +22,6 @@ IDS = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(IDS)
 @example([INT64.max, INT64.min, 0, -1, INT64.max])
 def test_unique(ids: list[int]) -> None:
@@ -44,7 +43,6 @@ def test_unique_of_many(count: int, highest: int) -> None:
     np.testing.assert_array_equal(found[inverse], ids)
 
 
-@settings(deadline=None)
 @given(
     ids=st.lists(st.integers(-3, 8), max_size=40),
     row_shape=st.sampled_from([(), (1,), (5,), (2, 3)]),
@@ -67,7 +65,6 @@ def test_sums_of_duplicates_in_the_order_they_come(
     np.testing.assert_array_equal(slices.values, totals)
 
 
-@settings(deadline=None)
 @given(
     index=st.lists(st.integers(0, 5), max_size=40),
     row_shape=st.sampled_from([(), (1,), (5,), (2, 3)]),
@@ -98,7 +95,6 @@ def test_as_many_rows_as_ids() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@settings(deadline=None)
 @given(data=st.data())
 def test_all_finite(dtype: str, data: Any) -> None:
     shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9)

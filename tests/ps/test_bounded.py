@@ -62,6 +62,8 @@ def test_a_lost_trainer_that_waits_is_told(shard: ShardBench) -> None:
     shard.offer("chief", 1)
     shard.offer("chief", 2)
     (reply,) = shard.obey(refused={"chief": 1})
+    assert reply.outcome is Outcome.APPLIED  # its step counts
+    (reply,) = shard.offer("chief", 3)
     assert reply.outcome is Outcome.FENCED
 
 

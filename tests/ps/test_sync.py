@@ -94,7 +94,9 @@ def test_a_kept_push_outlives_its_stream_and_is_taken_once(shard: ShardBench) ->
 def test_a_gradient_may_be_chosen_though_its_trainer_was_lost_since(shard: ShardBench) -> None:
     shard.offer("chief", 1)
     (told,) = shard.obey(refused={"chief": 1}, update=update(1, "chief"))
-    assert (told.outcome, shard.count) == (Outcome.FENCED, 1.0)
+    assert (told.outcome, shard.count) == (Outcome.APPLIED, 1.0)
+    (next_one,) = shard.offer("chief", 2, base_version=1)
+    assert next_one.outcome is Outcome.FENCED
 
 
 def test_the_gradients_of_a_process_and_its_successor_are_kept_apart(shard: ShardBench) -> None:

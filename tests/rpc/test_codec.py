@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -80,14 +80,12 @@ def decode_reply(frames: Iterator[bytes]) -> ExchangeReply:
 
 
 @given(REQUESTS)
-@settings(deadline=None)
 def test_any_request_survives(request: ExchangeRequest) -> None:
     found = decode(list(codec.encode_request(request)))
     assert plain(vars(found)) == plain(vars(request))
 
 
 @given(REPLIES)
-@settings(deadline=None)
 def test_any_reply_survives(reply: ExchangeReply) -> None:
     found = decode_reply(codec.encode_reply(reply))
     assert plain(vars(found)) == plain(vars(reply))

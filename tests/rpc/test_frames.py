@@ -76,7 +76,6 @@ ARRAYS = st.one_of(
 
 
 @given(st.lists(ARRAYS, max_size=6))
-@settings(deadline=None)
 def test_any_arrays_survive(arrays: list[Any]) -> None:
     found = read(write(*arrays))
     assert len(found) == len(arrays)
@@ -222,14 +221,12 @@ def test_a_message_that_is_not_well_formed_is_refused(name: str) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_any_bytes_are_refused_or_understood(data: bytes) -> None:
     with contextlib.suppress(ModelError):
         read([data])
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_a_damaged_message_is_refused_or_understood(data: st.DataObject) -> None:
     (frame,) = write(np.arange(7, dtype=np.float32), np.ones((2, 2)))
     damaged = bytearray(frame)

@@ -63,7 +63,6 @@ def models(draw: st.DrawFn) -> list[VariableSpec]:
 
 
 class TestAnyModel:
-    @settings(deadline=None)
     @given(specs=models(), num_shards=st.integers(1, 9))
     def test_every_row_is_on_one_shard(self, specs: list[VariableSpec], num_shards: int) -> None:
         shard_map = plan(specs, num_shards)
@@ -73,7 +72,6 @@ class TestAnyModel:
             # That slices join without a gap, one on a shard, ShardMap checks when it is made.
             assert shard_map.of(one.name)[-1].stop == one.rows
 
-    @settings(deadline=None)
     @given(specs=models(), num_shards=st.integers(1, 9))
     def test_within_15_percent_or_one_row_of_the_mean(
         self, specs: list[VariableSpec], num_shards: int

@@ -39,7 +39,6 @@ def maps(draw: st.DrawFn) -> tuple[ShardMap, int]:
 
 
 class TestSplitAndJoin:
-    @settings(deadline=None)
     @given(drawn=maps(), row_shape=st.sampled_from([(), (3,), (2, 2), (0,)]))
     def test_join_undoes_split(
         self, drawn: tuple[ShardMap, int], row_shape: tuple[int, ...]
@@ -121,7 +120,6 @@ def dumb_split_rows(shard_map: ShardMap, ids: list[int]) -> dict[int, tuple[list
 
 
 class TestSplitRows:
-    @settings(deadline=None)
     @given(data=st.data(), drawn=maps(), ordered=st.booleans())
     def test_agrees_with_the_dumb_version(
         self, data: st.DataObject, drawn: tuple[ShardMap, int], ordered: bool

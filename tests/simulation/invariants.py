@@ -229,6 +229,8 @@ class Invariants:
         clocks = shard.clocks
         if clocks is None or reply.generation != shard.generation:
             return
+        if member <= shard.refused.get(task, 0):
+            return  # what it asks for next is refused
 
         def clock(one: TaskName) -> int:
             number, start = clocks[one]

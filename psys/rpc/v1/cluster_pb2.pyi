@@ -200,7 +200,7 @@ class ShardFacts(_message.Message):
     def __init__(self, index: _Optional[int] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., generation: _Optional[str] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., held: _Optional[str] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ..., cut: _Optional[str] = ..., written: _Optional[str] = ..., file: _Optional[_Union[ShardFile, _Mapping]] = ..., write_error: _Optional[str] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ..., past_fences: _Optional[_Iterable[_Union[PastFence, _Mapping]]] = ..., cut_inputs: _Optional[_Union[Numbers, _Mapping]] = ..., cut_examples: _Optional[int] = ..., updates: _Optional[int] = ..., arrived: _Optional[_Union[Fences, _Mapping]] = ...) -> None: ...
 
 class ChiefFacts(_message.Message):
-    __slots__ = ("max_steps", "loaded", "loaded_step", "save_request", "stop_reason", "committed", "evaluator_expected", "conclusion", "proposed_job")
+    __slots__ = ("max_steps", "loaded", "loaded_step", "save_request", "stop_reason", "committed", "evaluator_expected", "conclusion", "proposed_job", "loaded_examples")
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     LOADED_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +210,7 @@ class ChiefFacts(_message.Message):
     EVALUATOR_EXPECTED_FIELD_NUMBER: _ClassVar[int]
     CONCLUSION_FIELD_NUMBER: _ClassVar[int]
     PROPOSED_JOB_FIELD_NUMBER: _ClassVar[int]
+    LOADED_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     max_steps: int
     loaded: str
     loaded_step: int
@@ -219,7 +220,8 @@ class ChiefFacts(_message.Message):
     evaluator_expected: bool
     conclusion: _checkpoints_pb2.JobVerdict
     proposed_job: str
-    def __init__(self, max_steps: _Optional[int] = ..., loaded: _Optional[str] = ..., loaded_step: _Optional[int] = ..., save_request: _Optional[int] = ..., stop_reason: _Optional[str] = ..., committed: _Optional[_Iterable[_Union[_checkpoints_pb2.Checkpoint, _Mapping]]] = ..., evaluator_expected: bool = ..., conclusion: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ..., proposed_job: _Optional[str] = ...) -> None: ...
+    loaded_examples: int
+    def __init__(self, max_steps: _Optional[int] = ..., loaded: _Optional[str] = ..., loaded_step: _Optional[int] = ..., save_request: _Optional[int] = ..., stop_reason: _Optional[str] = ..., committed: _Optional[_Iterable[_Union[_checkpoints_pb2.Checkpoint, _Mapping]]] = ..., evaluator_expected: bool = ..., conclusion: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ..., proposed_job: _Optional[str] = ..., loaded_examples: _Optional[int] = ...) -> None: ...
 
 class EvaluatorFacts(_message.Message):
     __slots__ = ("completed", "pins", "progress", "export")

@@ -1,0 +1,33 @@
+"""Batches that are taken from the input and not yet trained on, in order.
+
+A batch leaves only once its step is known to be applied: when the model goes back, what it
+learned of the others is gone, and they are trained on again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from psys.train.input_pipeline import Batch, InputPipeline
+
+
+class Lookahead:
+    """The next batches of an input pipeline, by number: 0 is the one to train on next."""
+
+    def __init__(self, first: Batch, pipeline: InputPipeline) -> None:
+        """Begin with ``first``, which was taken from the pipeline already."""
+        self._batches: deque[Batch] = deque([first])
+        self._pipeline = pipeline
+
+    def at(self, number: int) -> Batch | None:
+        """Return batch ``number`` from here, taking it from the input; None if that ended."""
+        while len(self._batches) <= number:
+            batch = self._pipeline.next()
+            if batch is None:
+                return None
+            self._batches.append(batch)
+        return self._batches[number]
+
+    def trained(self) -> None:
+        """Let batch 0 go: its step is applied."""
+        self._batches.popleft()
