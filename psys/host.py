@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from psys.attendance import Attendance, LeadLink
 from psys.errors import Fenced, GenerationChanged, ShardTimeout, ShardUnavailable
 from psys.ps.job import Job
-from psys.ps.memory_shard import Caller, Snapshot, prepare
+from psys.ps.memory_shard import Caller
 from psys.ps.messages import (
     CheckpointEntry,
     Directive,
@@ -34,6 +34,7 @@ from psys.ps.messages import (
 from psys.ps.node import Node
 from psys.ps.roster import Instance
 from psys.ps.shard import LoadedSlice, Shard
+from psys.ps.slice_state import Snapshot, prepare
 
 logger = logging.getLogger("psys")
 
