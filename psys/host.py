@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from psys.attendance import Attendance, LeadLink
 from psys.errors import Fenced, GenerationChanged, ShardTimeout, ShardUnavailable
 from psys.ps.job import Job
-from psys.ps.memory_shard import Caller, Snapshot, prepare
+from psys.ps.memory_shard import Caller
 from psys.ps.messages import (
     CheckpointEntry,
     Directive,
@@ -34,6 +34,7 @@ from psys.ps.messages import (
 from psys.ps.node import Node
 from psys.ps.roster import Instance
 from psys.ps.shard import LoadedSlice, Shard
+from psys.ps.slice_state import Snapshot, prepare
 
 logger = logging.getLogger("psys")
 
@@ -288,7 +289,6 @@ class NodeHost:
         Args:
             hurried: whether to end as soon as there is a verdict, whoever has not heard it.
         """
-        said: list[str] = []
         say_at = 0.0
         with self._news:
             while True:
@@ -299,11 +299,11 @@ class NodeHost:
                     return
                 if lead.ending.verdict is None or not say_at:
                     say_at = now + STAY_SILENTLY_SECS
-                elif now >= say_at and (unheard := lead.unheard()) != said:
-                    said, say_at = unheard, now + SAY_EVERY_SECS
+                elif now >= say_at:
+                    say_at = now + SAY_EVERY_SECS
                     logger.info(
                         "Staying for %s, not heard to know the verdict yet (at most %.0f s).",
-                        ", ".join(said),
+                        ", ".join(lead.unheard()),
                         lead.job.limits.linger_secs,
                     )
                 self._news.wait(TICK_SECS)

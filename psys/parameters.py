@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from psys.sharding import ShardMap, plan
 logger = logging.getLogger("psys")
 
 REPLY_SLACK_BYTES = 4096
+SAY_EVERY_SECS = 10.0
+
+_ASK_AGAIN = (Outcome.ACCUMULATED, Outcome.WAITING)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Pulled:
         grant: the lead's permission.
         global_step: steps counted by the lead.
         staleness: the greatest over the shards, of the push just applied.
-        outcome: of the push, as the lead's shard told it.
+        outcome: of the push, as the lead's shard told it; DROPPED by one is DROPPED by all.
         waiting_for: whom a WAIT waits for.
     """
 
@@ -114,6 +117,9 @@ class Parameters:
         self._retry_secs = retry_secs
         self.check = check
         """Called before each new try; raises to give up."""
+        self.same_version = False
+        """Whether what is pulled must be of one version on all shards (synchronous training)."""
+        self._said_secs = 0.0
         self._versions = [0] * len(self.shards)
         self._dense = [self._dense_slices(index) for index in range(len(self.shards))]
 
@@ -204,8 +210,13 @@ class Parameters:
         self._bound_replies(requests)
         for shard, request in zip(self.shards, requests, strict=True):
             shard.prepare_exchange(request)
-        replies = self._call(place, requests)
-        self._versions = [reply.version for reply in replies]
+        replies = self._call(place, requests, [None] * len(requests))
+        outcome, staleness = replies[0].outcome, max(reply.staleness for reply in replies)
+        if pull:
+            while self.same_version and len({reply.version for reply in replies}) > 1:
+                replies = self._catch_up(place, requests, replies)
+            # Rows fetched in the middle of a step do not make its gradients any newer.
+            self._versions = [reply.version for reply in replies]
         lead = replies[0]
         return Pulled(
             dense=self._join_dense(replies) if pull else {},
@@ -215,14 +226,33 @@ class Parameters:
             },
             grant=lead.grant,
             global_step=lead.global_step,
-            staleness=max(reply.staleness for reply in replies),
-            outcome=lead.outcome,
+            staleness=staleness,
+            outcome=outcome,
             waiting_for=lead.waiting_for,
         )
 
-    def _call(self, place: Place, requests: Sequence[ExchangeRequest]) -> list[ExchangeReply]:
-        """Send every request, and again the same where a ps could not be reached."""
-        replies: list[ExchangeReply | None] = [None] * len(self.shards)
+    def _catch_up(
+        self, place: Place, requests: Sequence[ExchangeRequest], replies: Sequence[ExchangeReply]
+    ) -> list[ExchangeReply]:
+        """Pull again from the shards that have yet to make the update that others have made."""
+        newest = max(reply.version for reply in replies)
+        again = [replace(one, push=None, least_version=newest) for one in requests]
+        return self._call(place, again, [one if one.version == newest else None for one in replies])
+
+    def _call(
+        self,
+        place: Place,
+        requests: Sequence[ExchangeRequest],
+        known: Sequence[ExchangeReply | None],
+    ) -> list[ExchangeReply]:
+        """Send every request, and again the same where a ps could not be reached.
+
+        Args:
+            place: who asks.
+            requests: one for each shard.
+            known: the replies there are; the others are asked for.
+        """
+        replies, requests = list(known), list(requests)
         begun: float | None = None
         pause = 0.05
         while True:
@@ -235,14 +265,28 @@ class Parameters:
                     sent.append(index)
                 except (ShardUnavailable, ShardTimeout) as error:
                     failure = error
+            waiting = False
             for index in sent:
                 try:
-                    replies[index] = self.shards[index].finish_exchange()
+                    reply = self.shards[index].finish_exchange()
                 except (ShardUnavailable, ShardTimeout) as error:
                     failure = error
+                    continue
+                if reply.outcome in _ASK_AGAIN:
+                    waiting = True
+                    self._say(reply)
+                    if requests[index].push is not None:  # it has been taken in
+                        requests[index] = replace(requests[index], push={})
+                else:
+                    replies[index] = reply
             self._check_replies(requests, replies)
-            if failure is None:
+            if failure is None and not waiting:
                 return [reply for reply in replies if reply is not None]
+            if failure is None:
+                begun = None
+                if self.check is not None:
+                    self.check(place)
+                continue
             if begun is None:
                 begun = time.monotonic()
                 logger.info("%s Trying again for at most %.0f s.", failure, self._retry_secs)
@@ -253,6 +297,12 @@ class Parameters:
             # Jittered back-off: several trainers must not return in step.
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, 1.0)
+
+    def _say(self, reply: ExchangeReply) -> None:
+        """Say whom a ps waits for, every so often."""
+        if time.monotonic() - self._said_secs >= SAY_EVERY_SECS:
+            self._said_secs = time.monotonic()
+            logger.info("Waiting for %s, whose step is behind.", reply.waiting_for or "the lead")
 
     def _bound_replies(self, requests: Sequence[ExchangeRequest]) -> None:
         """Tell each shard how large its reply can be: what was asked for, and its header."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,12 +18,15 @@ from psys.initializers import Constant, RandomUniform
 from psys.optimizers import GradientDescentOptimizer
 from psys.parameters import Parameters, Place
 from psys.ps.messages import (
+    Consistency,
     ExchangeReply,
     ExchangeRequest,
     Outcome,
+    Policy,
     ShardFile,
     ShardOrders,
     ShardPhase,
+    UpdateOrder,
 )
 from psys.ps.shard import LoadedSlice
 
@@ -165,6 +169,88 @@ def test_outcomes_that_end_a_step_are_errors(new_cluster: Callable[[int], Cluste
     cluster.order("bbbbbbbbbbbb", phase=ShardPhase.LOADING)
     with pytest.raises(GenerationChanged):
         cluster.exchange(1, {})
+
+
+# ---------------------------------------------------------------- synchronous training
+
+SYNC = Policy(Consistency.SYNC)
+ONES = {"kernel": np.ones((40, 8), np.float32)}
+FIRST = UpdateOrder(1, 0, {"chief": (1, 1)})
+
+
+def in_sync(cluster: Cluster) -> None:
+    cluster.order("", phase=ShardPhase.EMPTY)
+    cluster.order(phase=ShardPhase.LOADING)
+    cluster.parameters.load(G, 1, slice_for)
+    cluster.order(phase=ShardPhase.LIVE, policy=SYNC)
+    cluster.parameters.same_version = True
+
+
+def test_a_push_that_is_kept_for_long_is_asked_for_again_and_counts_once(
+    new_cluster: Callable[[int], Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psys.ps.node.WAIT_ANSWER_SECS", 0.1)
+    cluster = new_cluster(2)
+    in_sync(cluster)
+    before = cluster.exchange(0)
+    asked: list[ExchangeRequest] = []
+    begin = cluster.shards[0].begin_exchange
+
+    def note(request: ExchangeRequest) -> None:
+        asked.append(request)
+        if len(asked) == 3:  # told twice to ask again
+            cluster.order(phase=ShardPhase.LIVE, policy=SYNC, update=FIRST)
+        begin(request)
+
+    cluster.shards[0].begin_exchange = note
+    pulled = cluster.exchange(1, ONES)
+    assert len(asked) >= 3
+    assert [bool(one.push) for one in asked[:3]] == [True, False, False]
+    assert {one.sequence for one in asked} == {1}
+    np.testing.assert_array_equal(pulled.dense["kernel"], before.dense["kernel"] - 1)
+    assert pulled.outcome in (Outcome.APPLIED, Outcome.DUPLICATE)
+
+
+def test_what_is_pulled_is_of_one_version(new_cluster: Callable[[int], Cluster]) -> None:
+    cluster = new_cluster(2)
+    in_sync(cluster)
+    before = cluster.exchange(0)
+    other = Parameters(SPECS, [LocalShard(host) for host in cluster.hosts], 1.0)
+    place = Place(G, "worker:0", 1)
+    thread = threading.Thread(target=lambda: other.exchange(place, 1, ONES, {}, wants_grant=False))
+    thread.start()
+    for host in cluster.hosts:
+        while not host.read_lead(lambda node: node.shard.facts().arrived):
+            pass
+    order = UpdateOrder(1, 0, {"worker:0": (1, 1)})
+    cluster.hosts[0].obey(ShardOrders(G, ShardPhase.LIVE, chief=1, policy=SYNC, update=order))
+    asked: list[ExchangeRequest] = []
+    begin = cluster.shards[1].begin_exchange
+
+    def note(request: ExchangeRequest) -> None:
+        asked.append(request)
+        begin(request)
+        if len(asked) == 2:
+            orders = ShardOrders(G, ShardPhase.LIVE, chief=1, policy=SYNC, update=order)
+            cluster.hosts[1].obey(orders)
+
+    cluster.shards[1].begin_exchange = note
+    pulled = cluster.exchange(0)
+    thread.join()
+    assert [one.least_version for one in asked] == [0, 1]
+    np.testing.assert_array_equal(pulled.dense["kernel"], before.dense["kernel"] - 1)
+
+
+def test_rows_fetched_in_the_middle_of_a_step_do_not_make_it_newer(
+    new_cluster: Callable[[int], Cluster],
+) -> None:
+    cluster = new_cluster(1)
+    cluster.exchange(0)
+    other = Parameters(SPECS, [LocalShard(cluster.hosts[0])], 1.0)
+    other.exchange(Place(G, "worker:0", 2), 1, {}, {}, wants_grant=False)
+    rows = {"table": np.array([1], np.int64)}
+    cluster.parameters.exchange(PLACE, 0, None, rows, pull=False, wants_grant=False)
+    assert cluster.exchange(1, {}).staleness == 1
 
 
 class Broken(LocalShard):

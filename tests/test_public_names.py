@@ -54,8 +54,8 @@ NAMES = {
         FtrlOptimizer GradientDescentOptimizer LazyAdamOptimizer LearningRateSchedule
         MomentumOptimizer NanLossDuringTrainingError Optimizer ProximalAdagradOptimizer
         ProximalGradientDescentOptimizer RMSPropOptimizer SessionRunArgs SessionRunContext
-        SessionRunHook SessionRunValues clip_gradients_by_norm cosine_decay cosine_decay_restarts
-        exponential_decay
+        SessionRunHook SessionRunValues SyncReplicasOptimizer clip_gradients_by_norm cosine_decay
+        cosine_decay_restarts exponential_decay
         get_global_step inverse_time_decay latest_checkpoint linear_cosine_decay natural_exp_decay
         noisy_linear_cosine_decay piecewise_constant polynomial_decay
     """,

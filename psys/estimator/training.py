@@ -18,7 +18,7 @@ from psys.errors import ClusterError, ConfigError, ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.parameters import Parameters
-from psys.ps.messages import CheckpointEntry, Directive, JobPhase, TaskPhase
+from psys.ps.messages import CheckpointEntry, Consistency, Directive, JobPhase, TaskPhase
 from psys.ps.roster import LEASE_SECS
 from psys.summary.writer import SummaryWriter
 from psys.train.builtin_hooks import (
@@ -26,6 +26,7 @@ from psys.train.builtin_hooks import (
     CheckpointSaverHook,
     LossSummaryHook,
     ProgressHook,
+    StalenessHook,
     StepCounterHook,
 )
 from psys.train.chief import ChiefControl
@@ -38,6 +39,7 @@ from psys.train.overlapped import OverlappedSession
 from psys.train.progress import ProgressReporter
 from psys.train.restoring import new_seed
 from psys.train.session import LoopResult, Session
+from psys.train.sync_replicas import policy_of
 from psys.train.trainer import Trainer
 
 logger = logging.getLogger("psys")
@@ -126,10 +128,13 @@ class TrainingRun:
         shards = self._membership.shards(config.strategy.push_dtype)
         parameters = Parameters(model.specs, shards, retry_secs)
         self._parameters = parameters
+        policy = policy_of(config.strategy, model.replicas_to_aggregate)
+        parameters.same_version = policy.consistency is Consistency.SYNC
+        # Before the model is loaded: the lead seals it under the chief's policy.
+        self._attendance.update(model_digest=model.digest, policy=policy)
         if self._membership.is_chief:
             logger.info("The model has %s.", model.describe())
             self._start_chief(model.specs, seed)
-        self._attendance.update(model_digest=model.digest)
         trainer = Trainer(self._attendance, parameters)
         parameters.check = trainer.check
         assert isinstance(built, EstimatorSpec)
@@ -159,6 +164,8 @@ class TrainingRun:
             logger.warning("Training made no steps: %s.", result.reason)
         elif result.loss is not None:
             logger.info("Loss for final step: %.6g.", result.loss)
+        if result.dropped:
+            logger.info("%d steps came too late for their update.", result.dropped)
         if result.reason == "input ended" and (arguments.max_steps or 0) > result.global_step:
             logger.warning(
                 "The input ended after global step %d; max_steps is %d.",
@@ -291,6 +298,8 @@ class TrainingRun:
             hooks.append(StepCounterHook(config.log_step_count_steps, self._writer))
         if config.save_summary_steps:
             hooks.append(LossSummaryHook(config.save_summary_steps, self._writer))
+            if self._membership.settings.shard_addresses:
+                hooks.append(StalenessHook(config.save_summary_steps, self._writer))
         self._reporter = ProgressReporter(arguments.max_steps, sys.stderr)
         hooks.append(ProgressHook(self._reporter))
         return hooks

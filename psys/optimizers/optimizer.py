@@ -40,6 +40,8 @@ class Optimizer(ABC):
     Attributes:
         kind: the name it is registered and saved under.
         arguments: the attributes that make up its configuration.
+        averaged: whether, in synchronous training, the gradients of several trainers are averaged;
+            False if they are only summed.
         learning_rate: the step size: a number, or a schedule; inside ``update`` always a number.
         use_locking: accepted for tf programs; updates of a slice never overlap here.
         name: accepted for tf programs; slots are saved under ``kind``.
@@ -49,6 +51,7 @@ class Optimizer(ABC):
 
     kind: ClassVar[str] = ""
     arguments: ClassVar[tuple[str, ...]] = ("learning_rate",)
+    averaged: ClassVar[bool] = True
 
     def __init__(
         self, learning_rate: float | LearningRateSchedule, use_locking: bool, name: str

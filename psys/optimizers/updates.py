@@ -69,6 +69,7 @@ class Sum(Optimizer):
 
     kind: ClassVar[str] = "Sum"
     arguments: ClassVar[tuple[str, ...]] = ()
+    averaged: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__(1.0, False, self.kind)

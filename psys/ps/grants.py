@@ -2,7 +2,8 @@
 
 A step is counted when the lead's shard applies its push. Steps counted plus grants out never
 exceed max_steps, so a job ends at exactly that step. Stopping, for whatever reason, is
-"grant no more"; drained is "no grant is out".
+"grant no more"; drained is "no grant is out". In synchronous training all grants out are for
+one step, the next update, which is counted when it is ordered.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from psys.ps.messages import Grant, TaskName
 class Grants:
     """Steps counted, and who may take the next.
 
-    Invariant: ``max_steps == 0 or global_step + len(out) <= max_steps``, once max_steps is
+    Invariant: ``max_steps == 0 or global_step + under_way <= max_steps``, once max_steps is
     known and unless the model was restored beyond it.
     """
 
@@ -23,10 +24,12 @@ class Grants:
         self.out: dict[TaskName, int] = {}
         """The member number of each task that may take one step."""
         self.stop_reason = ""
+        self.together = False
+        """Whether all grants are for one step (sync)."""
 
-    def begin(self, global_step: int) -> None:
+    def begin(self, global_step: int, together: bool = False) -> None:
         """Start a generation at ``global_step``: what was permitted before is void."""
-        self.global_step = global_step
+        self.global_step, self.together = global_step, together
         self.out.clear()
 
     def stop(self, reason: str) -> None:
@@ -52,13 +55,19 @@ class Grants:
         """Whether no step is under way and none will be."""
         return self.stopping and not self.out
 
+    @property
+    def under_way(self) -> int:
+        """How many steps the grants out can make."""
+        return bool(self.out) if self.together else len(self.out)
+
     def ask(self, task: TaskName, member: int) -> Grant:
         """Answer a task that wants to take a step; asking twice gives one grant."""
         if self.out.get(task) == member:
             return Grant.GO
         if self.stopping:
             return Grant.STOP
-        if self.max_steps and self.global_step + len(self.out) >= self.max_steps:
+        room = self.max_steps - self.global_step - (0 if self.together else len(self.out))
+        if self.max_steps and room <= 0:
             return Grant.WAIT
         self.out[task] = member
         return Grant.GO
@@ -67,6 +76,11 @@ class Grants:
         """Count the step that a task was granted."""
         self.global_step += 1
         self.out.pop(task, None)
+
+    def ordered(self) -> None:
+        """Count the update that all grants out were for; who comes late will be dropped."""
+        self.global_step += 1
+        self.out.clear()
 
     def give_back(self, task: TaskName, member: int) -> None:
         """Take back the grant of a member that will not use it."""

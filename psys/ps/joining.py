@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from psys.ps.job import EndedRun
-from psys.ps.messages import PROTOCOL_VERSION, Report, TaskName
+from psys.ps.messages import PROTOCOL_VERSION, Policy, Report, TaskName
 
 
 def objection(
@@ -19,6 +19,7 @@ def objection(
     cluster_digest: str,
     listed: Sequence[TaskName],
     chief_digest: str,
+    chief_policy: Policy | None = None,
 ) -> str:
     """Return why a process does not belong to this job, '' if it does.
 
@@ -28,6 +29,7 @@ def objection(
         cluster_digest: of the lead's ps list.
         listed: the tasks of the lead's cluster.
         chief_digest: of the chief's variables, '' if it has not built its model.
+        chief_policy: of the chief, None if it has not built its model.
     """
     if report.protocol_version != PROTOCOL_VERSION:
         return (
@@ -51,6 +53,12 @@ def objection(
         return (
             f"{report.task} builds other variables than the chief: run the same program "
             "with the same arguments on every task."
+        )
+    given = report.policy
+    if report.task != "chief" and chief_policy is not None and given not in (None, chief_policy):
+        return (
+            f"{report.task} trains with {given}, the chief with {chief_policy}: give every "
+            "task the same ParameterServerStrategy, or the same SyncReplicasOptimizer."
         )
     return ""
 

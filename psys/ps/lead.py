@@ -10,28 +10,28 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 from psys.ps.endings import Ending, Waits, inputs_ended, overdue
 from psys.ps.grants import Grants
 from psys.ps.job import Job
 from psys.ps.joining import objection, settle
 from psys.ps.messages import (
+    ASYNC,
     CheckpointEntry,
-    ChiefOrders,
-    Directive,
+    Fences,
     Grant,
     JobPhase,
+    Policy,
     Report,
     ShardFacts,
     ShardOrders,
     ShardPhase,
-    Standing,
     TaskName,
     TaskPhase,
     Verdict,
 )
 from psys.ps.roster import LEASE_SECS, Instance, Member, Roster
+from psys.ps.rounds import Pace
 from psys.ps.saving import Saving
 
 
@@ -62,9 +62,10 @@ class Lead:
         self.lead_id = new_id()
         self.job_id = job.job_id
         """The run of the job, '' until it is settled."""
-        self._run_kept = bool(job.job_id)
+        self.run_kept = bool(job.job_id)
         """Whether the chief has it on disk, or every task was given it."""
         self.grants = Grants()
+        self.pace = Pace()
         self.roster = Roster()
         self.saving = Saving(new_id)
         self.ending = Ending()
@@ -75,30 +76,32 @@ class Lead:
         self._model = _Model.NONE
         self._own_shard = own_shard
         self._new_id = new_id
-        self._rejected: dict[Instance, str] = {}
-        self._claims: dict[Instance, str] = {}
+        self.rejected: dict[Instance, str] = {}
+        """Why each process is refused that does not belong here."""
+        self.claims: dict[Instance, str] = {}
         """The run each process says it takes part in."""
         self._refused: dict[TaskName, int] = {}
         self._chief_instance: Instance | None = None
         self._digest_checked = ""
-        self._lost_step = 0
+        self.lost_step = 0
+        """The global step reached before the last roll-back."""
 
     # ------------------------------------------------------------ what comes in
 
     def hear(self, report: Report, now: float) -> None:
         """Take in a report and go as far as it allows."""
-        self._claims[report.task, report.instance] = report.job_id
+        self.claims[report.task, report.instance] = report.job_id
         if reason := self._objection(report):
             self._reject(report, reason, now)
         else:
-            self._rejected.pop((report.task, report.instance), None)
+            self.rejected.pop((report.task, report.instance), None)
             self.roster.hear(report, now)
         self.advance(now)
 
     def _reject(self, report: Report, reason: str, now: float) -> None:
         """Give a process that does not belong here no place, or take it back."""
         instance = (report.task, report.instance)
-        self._rejected[instance] = reason
+        self.rejected[instance] = reason
         member = self.roster.members.get(report.task)
         if member is not None and member.instance == instance:
             del self.roster.members[report.task]
@@ -107,8 +110,8 @@ class Lead:
 
     def stream_broken(self, instance: Instance, now: float) -> None:
         """Note that a process's control stream broke."""
-        self._rejected.pop(instance, None)
-        self._claims.pop(instance, None)
+        self.rejected.pop(instance, None)
+        self.claims.pop(instance, None)
         self.roster.stream_broken(instance, now)
         self.advance(now)
 
@@ -126,18 +129,18 @@ class Lead:
         return self.grants.ask(task, member)
 
     def applied(self, task: TaskName, member: int, now: float) -> None:
-        """Count a step that the lead's shard applied."""
-        self.grants.applied(task)
+        """Note a step that the lead's shard applied; in sync it was counted when ordered."""
+        if not self.pace.sync:
+            self.grants.applied(task)
+        if self.pace.bounded:
+            self.pace.clocks.applied(task, member)
         self.roster.proved_alive(task, member, now)
 
     @property
     def quiet(self) -> bool:
-        """Whether an exchange can change nothing but the steps counted and granted."""
-        attempt = self.saving.attempt
+        """Whether an exchange can change nothing but steps counted and granted, and updates."""
         return (
-            self._model is _Model.LIVE
-            and (attempt is None or attempt.complete)
-            and self.ending.verdict is None
+            self._model is _Model.LIVE and not self.saving.cutting and self.ending.verdict is None
         )
 
     def _objection(self, report: Report) -> str:
@@ -147,13 +150,19 @@ class Lead:
             job_id=self.job_id,
             cluster_digest=self.job.cluster_digest,
             listed=(*self.job.trainers, *self.job.ps, "evaluator"),
-            chief_digest=self._chief_digest(),
+            chief_digest=self.chief_digest(),
+            chief_policy=self._chief_policy(),
         )
 
-    def _chief_digest(self) -> str:
+    def chief_digest(self) -> str:
         """Return what the chief says of its variables, '' before it has built the model."""
         chief = self.roster.members.get("chief")
         return chief.report.model_digest if chief is not None else ""
+
+    def _chief_policy(self) -> Policy | None:
+        """Return what the chief says of its policy, None before it has built the model."""
+        chief = self.roster.members.get("chief")
+        return chief.report.policy if chief is not None else None
 
     # ------------------------------------------------------------ deciding
 
@@ -178,6 +187,7 @@ class Lead:
             self._advance_model(now)
             self._advance_stop(now)
             self._advance_save(now)
+            self.advance_updates()
         if self.ending.verdict is not None:
             self.saving.release()  # nobody waits for a save of a job that has ended
         self.waits.end_pass()
@@ -188,7 +198,7 @@ class Lead:
             self._refused[member.task] = member.number
             self.saving.trainer_lost(now)
 
-    def _shard_facts(self) -> dict[int, ShardFacts]:
+    def shard_facts(self) -> dict[int, ShardFacts]:
         """Return what is known of each shard whose ps is live."""
         facts = {0: self._own_shard()}
         for index, task in enumerate(self.job.ps):
@@ -199,7 +209,7 @@ class Lead:
 
     def _return_grants(self) -> None:
         """Take back what ended, left, or lost tasks held."""
-        facts = self._shard_facts()
+        facts = self.shard_facts()
         for task, number in list(self.grants.out.items()):
             member = self.roster.members.get(task)
             if member is None or member.number != number or member.trains:
@@ -219,11 +229,11 @@ class Lead:
         if chief is None or chief.report.chief is None:
             return
         facts = chief.report.chief
-        self._run_kept |= bool(self.job_id) and chief.report.job_id == self.job_id
+        self.run_kept |= bool(self.job_id) and chief.report.job_id == self.job_id
         if chief.instance != self._chief_instance:
             self._chief_instance = chief.instance
             self.saving.forget()
-            self.grants.resume()  # why an earlier chief stopped does not bind this one
+            self.grants.resume()  # an earlier chief's reason to stop does not bind this one
             if self._model in (_Model.PREPARING, _Model.INITIALIZING, _Model.SEALING):
                 self._end_generation()
         if chief.report.model_digest != self._digest_checked:
@@ -300,12 +310,12 @@ class Lead:
         ):
             self.fail(reason, now)
             return
-        facts = self._shard_facts()
+        facts = self.shard_facts()
         if self._model is _Model.NONE:
             chief = self.roster.get("chief")
             if chief is not None and len(facts) == self.job.num_shards:
                 self._settle_run(now)
-                if self.ending.verdict or len(self._shard_facts()) < self.job.num_shards:
+                if self.ending.verdict or len(self.shard_facts()) < self.job.num_shards:
                     return  # this run has ended, or a ps turned out to belong to another
                 self.generation = self._new_id()
                 self._model = _Model.PREPARING
@@ -319,6 +329,10 @@ class Lead:
             return
         if len(facts) < self.job.num_shards:
             return
+        if self.live and self._chief_policy() not in (None, self.pace.policy):
+            self._end_generation()  # a chief that was restarted trains otherwise
+            self._advance_model(now)
+            return
         phases = {one.phase for one in facts.values() if one.generation == self.generation}
         arrived = all(one.generation == self.generation for one in facts.values())
         if self._model is _Model.PREPARING and arrived:
@@ -328,7 +342,8 @@ class Lead:
             loaded = chief.report.chief if chief is not None else None
             if loaded is not None and loaded.loaded == self.generation:
                 self._model = _Model.SEALING
-                self.grants.begin(loaded.loaded_step)
+                self.pace.begin(self._chief_policy() or ASYNC)
+                self.grants.begin(loaded.loaded_step, self.pace.sync)
                 self.saving.earlier_examples = loaded.loaded_examples
         if self._model is _Model.SEALING and phases == {ShardPhase.LIVE}:
             self._model = _Model.LIVE
@@ -336,10 +351,11 @@ class Lead:
     def _end_generation(self) -> None:
         """Give up the model in the shards: all go back to the last checkpoint together."""
         if self._model is _Model.LIVE:
-            self._lost_step = self.grants.global_step
+            self.lost_step = self.grants.global_step
         self._model = _Model.NONE
         self.generation = ""
         self.grants.out.clear()
+        self.pace.begin(ASYNC)
         self.saving.release()
 
     # ------------------------------------------------------------ stopping and saving
@@ -360,10 +376,10 @@ class Lead:
         ended, reason = inputs_ended(
             self.job.trainers, self.roster, self.waits, self.job.limits, now
         )
-        if ended and self._lost_step >= self.grants.max_steps > self.grants.global_step:
+        if ended and self.lost_step >= self.grants.max_steps > self.grants.global_step:
             # The job had come to its end once; to call what is left of it so would be a lie.
             self.fail(
-                f"the model went back from step {self._lost_step} to "
+                f"the model went back from step {self.lost_step} to "
                 f"{self.grants.global_step} and no trainer is left to go on",
                 now,
             )
@@ -379,7 +395,7 @@ class Lead:
         facts = chief.report.chief if chief is not None else None
         self.saving.advance(
             facts.save_request if facts is not None else 0,
-            self._shard_facts(),
+            self.shard_facts(),
             self.job.num_shards,
             self._refused,
             self.grants.global_step,
@@ -387,12 +403,50 @@ class Lead:
             now,
         )
 
+    # ------------------------------------------------------------ who waits for whom
+
+    def advance_updates(self) -> bool:
+        """Order the next update, and start joiners' clocks; return whether one was ordered.
+
+        None is ordered while a save cuts the shards: its cut lies between two updates.
+        """
+        if not self.live or not (self.pace.sync or self.pace.bounded):
+            return False
+        if self.pace.bounded:
+            self.pace.clocks.advance(self._training())
+            return False
+        facts = self.shard_facts()
+        if len(facts) < self.job.num_shards or self.saving.cutting or self.grants.exhausted:
+            return False
+        replicas, step = self.pace.policy.replicas, self.grants.global_step
+        if not self.pace.rounds.advance(facts, self._training(), replicas, step):
+            return False
+        self.grants.ordered()
+        return True
+
+    def _training(self) -> dict[TaskName, int]:
+        """Return the member number of each trainer that takes, or may take, a step.
+
+        A generation's first update waits for all that are about to join it, so that trainers
+        that start together are averaged from the first step; later ones do not wait for joiners.
+        """
+        first = self.pace.sync and not self.pace.rounds.number
+        training = self.roster.training(self.job.trainers, "" if first else self.generation)
+        if self.grants.stopping:
+            return {task: number for task, number in training.items() if task in self.grants.out}
+        return training
+
     # ------------------------------------------------------------ what goes out
 
     @property
     def live(self) -> bool:
         """Whether the model is ready to be trained."""
         return self._model is _Model.LIVE
+
+    @property
+    def initializing(self) -> bool:
+        """Whether the chief is to load the model, or has just done so."""
+        return self._model in (_Model.INITIALIZING, _Model.SEALING)
 
     @property
     def phase(self) -> JobPhase:
@@ -420,71 +474,14 @@ class Lead:
             cut=attempt.cut if attempt is not None else None,
             cut_step=attempt.cut_step if attempt is not None else 0,
             chief=chief.number if chief is not None else 0,
+            policy=self.pace.policy,
+            update=self.pace.rounds.order,
+            clocks=self._clocks(),
         )
 
-    def _chief_orders(self) -> ChiefOrders:
-        initializing = self._model in (_Model.INITIALIZING, _Model.SEALING)
-        evaluator = self.roster.get("evaluator")
-        facts = evaluator.report.evaluator if evaluator is not None else None
-        progress = "absent" if facts is None else facts.progress or "waiting for a checkpoint"
-        newest = max(
-            (one.newest_step, one.newest_checkpoint) for one in self._shard_facts().values()
-        )
-        return ChiefOrders(
-            initialize=self.generation if initializing else "",
-            lost_step=self._lost_step,
-            saved=self.saving.result,
-            completed=self.completed,
-            evaluator=progress,
-            evaluator_seen="evaluator" in self.roster.seen,
-            export=facts.export if facts is not None else "",
-            pins=facts.pins if facts is not None else frozenset(),
-            newest_checkpoint=newest[1],
-            newest_step=newest[0],
-        )
-
-    def directive(self, instance: Instance) -> Directive:
-        """Return all this process needs to know; its revision is for the host to set."""
-        task = instance[0]
-        base = Directive(
-            lead=self.lead_id,
-            # First the chief alone, who puts it on disk: else a run could be known only to those
-            # who stay when chief and lead are lost together.
-            job_id=self.job_id if self._run_kept or task == "chief" else "",
-            generation=self.generation if self.live else "",
-            job=self.phase,
-            waiting_for=self.waits.describe(),
-            global_step=self.grants.global_step if task == "chief" else 0,
-            live_trainers=sum(member.trains for member in self.roster.live()),
-            verdict=self.ending.verdict or self._verdict_before(instance),
-        )
-        if instance in self._rejected:
-            return replace(base, standing=Standing.REJECTED, waiting_for=self._rejected[instance])
-        member = self.roster.members.get(task)
-        if member is None or member.instance != instance:
-            if instance in self.roster.replaced:
-                return replace(base, standing=Standing.REPLACED)
-            return replace(
-                base,
-                standing=Standing.WAITING,
-                waiting_for=f"the other {task} to leave or be lost",
-            )
-        # A trainer whose variables are not known yet may turn out not to belong here.
-        unknown = task in self.job.trainers and not member.report.model_digest
-        if unknown and self._chief_digest():
-            base = replace(base, generation="")
-        return replace(
-            base,
-            member=member.number,
-            shard=self.shard_orders() if task in self.job.ps else None,
-            chief=self._chief_orders() if task == "chief" else None,
-        )
-
-    def _verdict_before(self, instance: Instance) -> Verdict | None:
-        """Return how the run ended that a process takes part in, if this is not that run."""
-        ended = self.job.ended
-        claim = self._claims.get(instance, "")
-        return ended[1] if ended is not None and claim and claim == ended[0] else None
+    def _clocks(self) -> Fences | None:
+        gated = self.pace.bounded and self.live and not self.grants.stopping
+        return self.pace.clocks.orders() if gated else None
 
     def hears_of_steps(self, instance: Instance) -> bool:
         """Return whether a process is told of steps as such: a chief that takes none itself."""

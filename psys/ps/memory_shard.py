@@ -6,167 +6,33 @@ given. It opens no file or socket, starts no thread and reads no clock. One call
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from psys import kernels
-from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
-from psys.errors import GenerationChanged, ModelError
-from psys.optimizers import optimizer as optimizers
+from psys.arrays import Array, Gradient
+from psys.errors import GenerationChanged
 from psys.ps.messages import (
+    ASYNC,
+    Consistency,
     ExchangeReply,
     ExchangeRequest,
     Fences,
     Outcome,
     PastFence,
+    Policy,
     ShardFacts,
     ShardFile,
     ShardOrders,
     ShardPhase,
     TaskName,
+    UpdateOrder,
 )
 from psys.ps.shard import LoadedSlice
+from psys.ps.slice_state import SliceState, Snapshot, damage, refusal
+from psys.ps.updates import Accumulator, ahead_of, combine, gradients_of
 
 Caller = Any
 """Whatever the host uses to find who waits for a reply."""
-
-
-@dataclass
-class SliceState:
-    """One slice and what its optimizer keeps about it. Arrays are ``[stop - start, ...]``."""
-
-    spec: VariableSpec
-    start: int
-    stop: int
-    value: Array
-    optimizer: optimizers.Optimizer | None
-    slots: dict[str, Array]
-    scalars: dict[str, float]
-
-    @classmethod
-    def from_loaded(cls, loaded: LoadedSlice) -> SliceState:
-        """Build the state, running the initializer for what was not given."""
-        spec, rows = loaded.spec, loaded.stop - loaded.start
-        shape = (rows, *spec.row_shape)
-        if not 0 <= loaded.start <= loaded.stop <= spec.rows:
-            raise ModelError(
-                f"Slice [{loaded.start}, {loaded.stop}) of {spec.name!r} lies outside its "
-                f"{spec.rows} rows."
-            )
-        value = loaded.value
-        if value is None:
-            value = spec.initializer.rows(
-                spec.name, spec.shape, spec.dtype, loaded.start, loaded.stop, loaded.seed
-            )
-        optimizer = None if spec.optimizer is None else optimizers.from_config(spec.optimizer)
-        slots: dict[str, Array] = {}
-        scalars: dict[str, float] = {}
-        if optimizer is not None:
-            scalars = {k: loaded.scalars.get(k, v) for k, v in optimizer.scalars.items()}
-            for name, initial in optimizer.slots.items():
-                given = loaded.slots.get(name)
-                slots[name] = np.full(shape, initial, spec.dtype) if given is None else given
-        state = cls(spec, loaded.start, loaded.stop, value, optimizer, slots, scalars)
-        for what, array in (("value", value), *slots.items()):
-            if array.shape != shape or array.dtype != DTYPES[spec.dtype]:
-                raise ModelError(
-                    f"{what} of {spec.name!r}[{loaded.start}:{loaded.stop}]: expected {shape} "
-                    f"{spec.dtype}, got {array.shape} {array.dtype}."
-                )
-        return state
-
-    def copy(self) -> SliceState:
-        """Return a copy that later pushes do not change."""
-        return SliceState(
-            self.spec,
-            self.start,
-            self.stop,
-            self.value.copy(),
-            self.optimizer,
-            {name: slot.copy() for name, slot in self.slots.items()},
-            dict(self.scalars),
-        )
-
-    def refusal(self, gradient: Gradient, global_step: int) -> str:
-        """Return why the gradient of ``global_step`` cannot be applied here, '' if it can."""
-        name = self.spec.name
-        if self.optimizer is None:
-            return f"Variable {name!r} is not trained by gradients."
-        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
-        if values.dtype != self.value.dtype:
-            return f"Gradient of {name!r}: expected {self.value.dtype}, got {values.dtype}."
-        if isinstance(gradient, IndexedSlices):
-            if values.shape[1:] != self.value.shape[1:]:
-                return (
-                    f"Gradient of {name!r}: expected rows of {self.value.shape[1:]}, "
-                    f"got {values.shape[1:]}."
-                )
-            if refused := self.refuse_rows(gradient.indices):
-                return refused
-        elif values.shape != self.value.shape:
-            return f"Gradient of {name!r}: expected {self.value.shape}, got {values.shape}."
-        if not all_finite(values):
-            return f"Gradient of {name!r} is not finite."
-        try:
-            self.optimizer.rate(global_step)
-        except Exception as error:
-            # A schedule of the user's may raise anything, and here nothing is changed yet.
-            return f"No learning rate for {name!r}: {_describe(error)}"
-        return ""
-
-    def refuse_rows(self, rows: Array) -> str:
-        """Return why these local rows cannot be read or changed, '' if they can."""
-        if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= len(self.value)):
-            return (
-                f"Rows of {self.spec.name!r}: expected 0 ≤ row < {len(self.value)} within the "
-                f"slice, got {int(rows.min())} to {int(rows.max())}."
-            )
-        return ""
-
-    def apply(self, gradient: Gradient, global_step: int) -> None:
-        """Let the optimizer change value and slots in place.
-
-        Args:
-            gradient: of the slice.
-            global_step: the step it was computed at, for schedules.
-        """
-        assert self.optimizer is not None  # refusal() said so before
-        if isinstance(gradient, IndexedSlices):
-            summed = gradient.summed()
-            self.optimizer.apply_sparse(
-                self.value,
-                self.slots,
-                self.scalars,
-                summed.indices,
-                summed.values,
-                global_step=global_step,
-            )
-        else:
-            self.optimizer.apply_dense(
-                self.value, self.slots, self.scalars, gradient, global_step=global_step
-            )
-
-
-def _describe(error: Exception) -> str:
-    """Return what an exception of the user's own code says, and where it was raised."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})."
-
-
-def prepare(slices: Sequence[LoadedSlice]) -> None:
-    """Let the optimizers of slices that are about to be loaded get ready; may take seconds."""
-    wanted = {
-        (repr(sorted(one.spec.optimizer.items())), one.spec.dtype): one.spec
-        for one in slices
-        if one.spec.optimizer is not None
-    }
-    for spec in wanted.values():
-        kernels.prepare_push(spec.dtype)  # whatever applies it, a numpy update of the user's too
-        optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)
 
 
 class Fence(NamedTuple):
@@ -187,24 +53,24 @@ class Served(NamedTuple):
     reply: ExchangeReply
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A cut of one shard, ready to be written."""
+class _Parked(NamedTuple):
+    """A request that is not answered yet.
 
-    save: str
-    generation: str
-    index: int
-    global_step: int
-    cut: Fences
-    slices: tuple[SliceState, ...]
+    ``outcome`` is what became of its push; None while a hold keeps it from being taken in.
+    """
+
+    caller: Caller
+    request: ExchangeRequest
+    outcome: Outcome | None
+    staleness: int = 0
 
 
 class MemoryShard:
     """One shard's state machine: EMPTY → LOADING → LOADED → LIVE, of one generation.
 
-    Invariants: a push is applied at most once (fences), and if an update raises in the middle of
-    one, nothing of that model is served or saved any more; while held, nothing beyond the cut is
-    applied before the cut is taken; nothing of another generation is applied or served.
+    Invariants: a push is applied at most once (fences); while held, nothing beyond the cut is
+    applied before the cut is taken; nothing of another generation is applied or served. Under
+    sync, nothing is applied but by the lead's order, so that a cut lies between two updates.
     """
 
     def __init__(self, index: int) -> None:
@@ -214,6 +80,8 @@ class MemoryShard:
         self.version = 0
         self.slices: dict[str, SliceState] = {}
         self.fences: dict[TaskName, Fence] = {}
+        self.dropped: dict[TaskName, Fence] = {}
+        """The last push of each task that came too late for its update (sync)."""
         self.past_fences: dict[tuple[TaskName, int], int] = {}
         """The last sequence applied of each member that another process has replaced."""
         self.refused: dict[TaskName, int] = {}
@@ -221,6 +89,13 @@ class MemoryShard:
         """Batches each trainer's process has trained on: where its input stands."""
         self.examples = 0
         """Examples trained on in this generation."""
+        self.policy: Policy = ASYNC
+        self._sync = False
+        self.applied: list[tuple[TaskName, int]] = []
+        """Task and member number of each push applied; whoever counts them empties it."""
+        self._kept = Accumulator()
+        self.clocks: Fences | None = None
+        """Where live trainers' steps are counted from, while some may have to wait (bounded)."""
         self._save = ""
         self._held_fences: Fences = {}
         self._held_past: tuple[PastFence, ...] = ()
@@ -232,9 +107,7 @@ class MemoryShard:
         self._written = ""
         self._file: ShardFile | None = None
         self._write_error = ""
-        self._damage = ""
-        """How a push came to be applied in part; such a model is not served any more."""
-        self._parked: list[tuple[Caller, ExchangeRequest]] = []
+        self._parked: list[_Parked] = []
         self._request_limit_bytes = 0
         self.chief = 0
         """The chief's member number, from the lead; 0 for no chief."""
@@ -273,9 +146,15 @@ class MemoryShard:
         if orders.generation != self.generation:
             served += self._begin_generation(orders.generation)
         if orders.phase is ShardPhase.LIVE and self.phase is ShardPhase.LOADED:
-            self.phase = ShardPhase.LIVE
+            self.phase, self.policy = ShardPhase.LIVE, orders.policy
+            self._sync = orders.policy.consistency is Consistency.SYNC
         for task, member in orders.refused.items():
             self.refused[task] = max(member, self.refused.get(task, 0))
+        self.clocks = orders.clocks
+        # Before the hold: all shards that are held have made the same updates.
+        update = orders.update
+        if update is not None and self.phase is ShardPhase.LIVE and update.number > self.version:
+            self._make_update(update)
         if orders.save != self._save:
             self._save, self._cut = orders.save, None
             self._note_held()
@@ -297,9 +176,13 @@ class MemoryShard:
         parked, self._parked = self._parked, []
         self.generation = generation
         self.phase = ShardPhase.LOADING if generation else ShardPhase.EMPTY
-        self.slices, self.version, self._damage = {}, 0, ""
+        self.slices, self.version = {}, 0
         self._request_limit_bytes = 0
         self.fences.clear()
+        self.dropped.clear()
+        self.policy, self._sync = ASYNC, False
+        self._kept, self.clocks = Accumulator(), None
+        self.applied.clear()
         self.past_fences.clear()
         self.refused.clear()
         self.inputs.clear()
@@ -308,8 +191,8 @@ class MemoryShard:
         self._cut, self._file, self.snapshot = None, None, None
         self._note_held()
         return [
-            Served(caller, request, self._reply(request, Outcome.GENERATION_CHANGED))
-            for caller, request in parked
+            Served(one.caller, one.request, self._reply(one.request, Outcome.GENERATION_CHANGED))
+            for one in parked
         ]
 
     @property
@@ -317,29 +200,36 @@ class MemoryShard:
         return bool(self._save) and self._cut_taken != self._save
 
     def _settle(self) -> list[Served]:
-        """Let in what may go on: the pushes the cut includes, then, after it, all others."""
+        """Answer whom nothing keeps waiting any more; take the cut once all it includes is in."""
         served: list[Served] = []
-        waiting, self._parked = self._parked, []
-        for caller, request in waiting:
-            if self._must_wait(request):
-                self._parked.append((caller, request))
-            else:
-                served.append(Served(caller, request, self._serve(request)))
-        if self._damage and self._holding:
-            self._written, self._write_error = self._save, self._damage
-        elif self._holding and self._cut is not None and self._cut_complete(self._cut):
-            self._cut_taken = self._save
-            self._cut_inputs, self._cut_examples = dict(self.inputs), self.examples
-            self.snapshot = Snapshot(
-                self._save,
-                self.generation,
-                self.index,
-                self._cut_step,
-                dict(self._cut),
-                tuple(state.copy() for state in self.slices.values()),
-            )
-            served += self._settle()
+        progress = True
+        while progress:
+            before = (len(served), self.version)
+            waiting, self._parked = self._parked, []
+            for one in waiting:
+                reply = self._look_again(one)
+                if reply is not None:
+                    served.append(Served(one.caller, one.request, reply))
+            progress = (len(served), self.version) != before
+            if self._holding and self._cut is not None and self._cut_complete(self._cut):
+                self._take_cut(self._cut)
+                progress = True
         return served
+
+    def _take_cut(self, cut: Fences) -> None:
+        self._cut_taken = self._save
+        self._cut_inputs, self._cut_examples = dict(self.inputs), self.examples
+        if reason := damage(self.slices):
+            self._written, self._write_error = self._save, reason
+            return
+        self.snapshot = Snapshot(
+            self._save,
+            self.generation,
+            self.index,
+            self._cut_step,
+            dict(cut),
+            tuple(state.copy() for state in self.slices.values()),
+        )
 
     def _cut_complete(self, cut: Fences) -> bool:
         """Return whether everything the cut includes has been applied here.
@@ -387,6 +277,8 @@ class MemoryShard:
             write_error=self._write_error,
             newest_checkpoint=self.newest[1],
             newest_step=self.newest[0],
+            updates=self.version if self._sync else 0,
+            arrived=self._kept.arrived(),
         )
 
     # ------------------------------------------------------------ exchange
@@ -394,11 +286,22 @@ class MemoryShard:
     def exchange(self, caller: Caller, request: ExchangeRequest) -> list[Served]:
         """Serve one request; an empty list means the reply comes later."""
         self.forget(caller)  # it has one request under way: an older one was given up
-        if self._must_wait(request):
-            self._parked.append((caller, request))
-            return []
-        served = [Served(caller, request, self._serve(request))]
-        return served + self._settle() if self._save else served
+        reply = self._serve(caller, request)
+        served = [] if reply is None else [Served(caller, request, reply)]
+        # A step that was applied may be what others wait for.
+        return served + self._settle() if self._save or self.clocks is not None else served
+
+    def waiting(self) -> list[tuple[Caller, ExchangeRequest]]:
+        """Return who could be told to ask again: all who wait and whose push was taken in."""
+        return [(one.caller, one.request) for one in self._parked if one.outcome is not None]
+
+    def put_off(self, caller: Caller) -> Served:
+        """Tell one of ``waiting`` to ask again."""
+        (one,) = (one for one in self._parked if one.caller == caller)
+        self._parked.remove(one)
+        kept = one.outcome is Outcome.ACCUMULATED
+        outcome = Outcome.ACCUMULATED if kept else Outcome.WAITING
+        return Served(caller, one.request, self._reply(one.request, outcome))
 
     def request_limit_bytes(self) -> int:
         """Return the most bytes a well-formed request can have.
@@ -415,53 +318,125 @@ class MemoryShard:
     def forget(self, caller: Caller) -> None:
         """Drop what a caller that is gone was waiting for."""
         if self._parked:
-            self._parked = [item for item in self._parked if item[0] != caller]
+            self._parked = [one for one in self._parked if one.caller != caller]
 
     def _must_wait(self, request: ExchangeRequest) -> bool:
         """Return whether a new push has to wait for the cut under way."""
         if not self._holding or request.push is None or request.generation != self.generation:
             return False
-        if self._damage:
-            return False
+        if self._sync:
+            return False  # what is kept is not in the cut, and updates are the lead's to order
         key = (request.member, request.sequence)
         if key <= self.fences.get(request.task, NO_FENCE):
             return False
         return self._cut is None or key > self._cut.get(request.task, (0, 0))
 
-    def _serve(self, request: ExchangeRequest) -> ExchangeReply:
+    def _serve(self, caller: Caller, request: ExchangeRequest) -> ExchangeReply | None:
+        """Take in a push and answer; None if that has to wait."""
+        if self._must_wait(request):
+            self._parked.append(_Parked(caller, request, None))
+            return None
+        last = self._last(request.task)
+        # Its last push that was applied or dropped; 0 before the first under this number.
+        before = last.sequence if last.member == request.member else 0
+        refused = self._objection(request, last.member, before)
+        if refused is not None:
+            return refused
+        outcome, staleness = self._take_in(request, before)
+        if self._withholds(request, outcome):
+            self._parked.append(_Parked(caller, request, outcome, staleness))
+            return None
+        return self._answer(request, outcome, staleness)
+
+    def _look_again(self, one: _Parked) -> ExchangeReply | None:
+        """Answer a parked request if nothing keeps it any more; else park it again."""
+        request, outcome = one.request, one.outcome
+        if outcome is None:
+            return self._serve(one.caller, request)
+        if outcome is Outcome.ACCUMULATED:
+            push = (request.member, request.sequence)
+            if self.fences.get(request.task) == push:
+                outcome = Outcome.APPLIED
+            elif self.dropped.get(request.task) == push:
+                outcome = Outcome.DROPPED
+        if self._is_fenced(request, self._last(request.task).member):
+            if outcome in (Outcome.NONE, Outcome.ACCUMULATED):
+                return self._fenced(request)
+            # Its step counts; that it was given up it hears when it asks again.
+            return self._answer(request, outcome, one.staleness)
+        if self._withholds(request, outcome):
+            self._parked.append(one)
+            return None
+        return self._answer(request, outcome, one.staleness)
+
+    def _withholds(self, request: ExchangeRequest, outcome: Outcome) -> bool:
+        """Return whether the values a request asks for are not to be given yet."""
+        if outcome is Outcome.ACCUMULATED or request.least_version > self.version:
+            return True
+        if self.clocks is None:
+            return False
+        wants = request.pull_dense or bool(request.pull_rows)
+        return wants and bool(self.waits_for(request))
+
+    def waits_for(self, request: ExchangeRequest) -> list[TaskName]:
+        """Return whom the sender of a request is too far ahead of (bounded)."""
+        if self.clocks is None:
+            return []
+        bound = self.policy.staleness
+        return ahead_of(request.task, request.member, self.fences, self.clocks, bound)
+
+    def _last(self, task: TaskName) -> Fence:
+        """Return the last push of a task that was applied or dropped."""
+        fence = self.fences.get(task, NO_FENCE)
+        return max(fence, self.dropped[task]) if task in self.dropped else fence
+
+    def _is_fenced(self, request: ExchangeRequest, latest: int) -> bool:
+        """Return whether a member after the sender has pushed, or the sender was given up."""
+        return request.member < latest or request.member <= self.refused.get(request.task, 0)
+
+    def _fenced(self, request: ExchangeRequest) -> ExchangeReply:
+        return self._reply(
+            request,
+            Outcome.FENCED,
+            f"{request.task} number {request.member} was replaced or given up for lost.",
+        )
+
+    def _objection(
+        self, request: ExchangeRequest, latest: int, before: int
+    ) -> ExchangeReply | None:
+        """Return the reply to a request that cannot be served, None if it can."""
         if self.phase is not ShardPhase.LIVE or request.generation != self.generation:
             return self._reply(request, Outcome.GENERATION_CHANGED)
-        fence = self.fences.get(request.task, NO_FENCE)
-        if request.member < fence.member or request.member <= self.refused.get(request.task, 0):
-            return self._reply(
-                request,
-                Outcome.FENCED,
-                f"{request.task} number {request.member} was replaced or given up for lost.",
-            )
-        if reason := self._damage or self._refusal(request):
+        if self._is_fenced(request, latest):
+            return self._fenced(request)
+        if reason := refusal(self.slices, request):
             return self._reply(request, Outcome.REFUSED, reason)
-        outcome, staleness = Outcome.NONE, 0
-        if request.push is not None:
-            last = fence.sequence if fence.member == request.member else 0
-            if request.sequence == last:
-                outcome = Outcome.DUPLICATE
-            elif request.sequence != last + 1:
-                return self._reply(
-                    request,
-                    Outcome.GAP,
-                    f"{request.task} pushed {request.sequence} after {last}.",
-                )
-            else:
-                outcome, staleness = Outcome.APPLIED, self.version - request.base_version
-                try:
-                    self._apply(request, request.push)
-                except Exception as error:
-                    self._damage = (
-                        f"ps:{self.index} applied push {request.sequence} of {request.task} in "
-                        f"part and failed: {_describe(error)} Its values are no model any more; "
-                        "correct the optimizer and go on from the last checkpoint."
-                    )
-                    return self._reply(request, Outcome.REFUSED, self._damage)
+        if request.push is not None and request.sequence not in (before, before + 1):
+            return self._reply(
+                request, Outcome.GAP, f"{request.task} pushed {request.sequence} after {before}."
+            )
+        return None
+
+    def _take_in(self, request: ExchangeRequest, before: int) -> tuple[Outcome, int]:
+        """Apply a push, or keep it, or neither; return what became of it and its staleness."""
+        if request.push is None:
+            return Outcome.NONE, 0
+        if request.sequence == before:
+            known = self.dropped.get(request.task) == (request.member, request.sequence)
+            return Outcome.DROPPED if known else Outcome.DUPLICATE, 0
+        staleness = self.version - request.base_version
+        if not self._sync:
+            self._apply(request, request.push)
+            return Outcome.APPLIED, staleness
+        if staleness > 0:
+            self.dropped[request.task] = Fence(request.member, request.sequence)
+            return Outcome.DROPPED, staleness
+        self._kept.keep(request)
+        return Outcome.ACCUMULATED, 0
+
+    def _answer(self, request: ExchangeRequest, outcome: Outcome, staleness: int) -> ExchangeReply:
+        if reason := damage(self.slices):
+            return self._reply(request, Outcome.REFUSED, reason)
         return ExchangeReply(
             generation=self.generation,
             sequence=request.sequence,
@@ -476,35 +451,44 @@ class MemoryShard:
         )
 
     def _apply(self, request: ExchangeRequest, push: Mapping[str, Gradient]) -> None:
-        """Apply a push, and note with it whose it was and where its input stands."""
+        """Apply a push as an update of its own."""
         for name, gradient in push.items():
             self.slices[name].apply(gradient, request.global_step)
         self.version += 1
+        self._note_applied(request)
+
+    def _make_update(self, order: UpdateOrder) -> None:
+        """Apply the average of the pushes that the lead chose; drop all others kept.
+
+        Raises:
+            ClusterError: if a push is not here that the lead chose.
+        """
+        chosen, late = self._kept.take(order.pushes)
+        for name, gradients in gradients_of(chosen).items():
+            state = self.slices[name]
+            averaged = state.optimizer is not None and state.optimizer.averaged
+            state.apply(combine(gradients, len(chosen), averaged), order.global_step)
+        self.version += 1
+        for request in chosen:
+            self._note_applied(request)
+        for request in late:
+            fence = Fence(request.member, request.sequence)
+            self.dropped[request.task] = max(fence, self.dropped.get(request.task, NO_FENCE))
+
+    def _note_applied(self, request: ExchangeRequest) -> None:
+        """Note with a push whose it was and where its input stands."""
         before = self.fences.get(request.task, NO_FENCE)
         if before.member not in (0, request.member):
             self.past_fences[request.task, before.member] = before.sequence
         self.fences[request.task] = Fence(request.member, request.sequence)
         self.inputs[request.task] = request.input_batches
         self.examples += request.examples
+        self.applied.append((request.task, request.member))
 
     def _dense(self) -> dict[str, Array]:
         return {
             name: state.value.copy() for name, state in self.slices.items() if not state.spec.sparse
         }
-
-    def _refusal(self, request: ExchangeRequest) -> str:
-        """Return why the request as a whole does not fit the model, '' if it does."""
-        push: Mapping[str, Gradient] = request.push or {}
-        unknown = sorted({*push, *request.pull_rows} - self.slices.keys())
-        if unknown:
-            return f"ps:{self.index} holds no slice of {', '.join(unknown)}."
-        for name, gradient in push.items():
-            if refused := self.slices[name].refusal(gradient, request.global_step):
-                return refused
-        for name, rows in request.pull_rows.items():
-            if refused := self.slices[name].refuse_rows(rows):
-                return refused
-        return ""
 
     def _reply(self, request: ExchangeRequest, outcome: Outcome, reason: str = "") -> ExchangeReply:
         return ExchangeReply(

@@ -20,6 +20,45 @@ TaskName = str
 """``chief``, ``worker:1``, ``ps:0`` or ``evaluator``: unique among the live tasks of a job."""
 
 
+# ---------------------------------------------------------------- consistency
+
+
+class Consistency(enum.Enum):
+    """What trainers may assume of each other's gradients."""
+
+    ASYNC = 0
+    """A gradient is an update, applied as soon as it comes."""
+    BOUNDED = 1
+    """And no trainer is given values while it is too far ahead of the slowest."""
+    SYNC = 2
+    """An update is the average of the gradients of several trainers."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When a job's gradients become updates; the same on every trainer.
+
+    Attributes:
+        consistency: which of the three.
+        staleness: for BOUNDED, how many steps a trainer may be ahead of the slowest.
+        replicas: for SYNC, how many trainers' gradients make an update; 0 for all.
+    """
+
+    consistency: Consistency = Consistency.ASYNC
+    staleness: int = 0
+    replicas: int = 0
+
+    def __str__(self) -> str:
+        if self.consistency is Consistency.BOUNDED:
+            return f'consistency="bounded", staleness={self.staleness}'
+        if self.consistency is Consistency.SYNC:
+            return f'consistency="sync", replicas_to_aggregate={self.replicas or None}'
+        return 'consistency="async"'
+
+
+ASYNC = Policy()
+
+
 # ---------------------------------------------------------------- exchange
 
 
@@ -39,6 +78,12 @@ class Outcome(enum.Enum):
     """A sequence number was skipped: an error of the sender."""
     REFUSED = 6
     """A name, shape, dtype or id does not fit; nothing was applied (see ``reason``)."""
+    DROPPED = 7
+    """It came after the update it was computed for (SYNC): nothing was applied of it."""
+    ACCUMULATED = 8
+    """It is kept for its update, which is yet to be made (SYNC): ask again for the values."""
+    WAITING = 9
+    """The push, if any, was applied; the values have to wait for others: ask again."""
 
 
 class Grant(enum.Enum):
@@ -71,6 +116,7 @@ class ExchangeRequest:
         input_batches: where the sender's input stands: batches its process has trained on,
             the one pushed included.
         examples: how many examples the pushed batch has.
+        least_version: the reply waits until the shard's version is at least this.
     """
 
     generation: str
@@ -85,6 +131,7 @@ class ExchangeRequest:
     global_step: int = 0
     input_batches: int = 0
     examples: int = 0
+    least_version: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,11 +143,12 @@ class ExchangeReply:
         sequence: as in the request.
         outcome: what became of the push.
         reason: one sentence where the outcome is REFUSED, GAP or FENCED.
-        version: the number of pushes applied, read together with the values.
-        staleness: version at arrival − base version, for an applied push.
+        version: the number of updates made here, read together with the values. Under SYNC it
+            means the same on every shard, otherwise on this one alone.
+        staleness: version at arrival − base version, for an applied or dropped push.
         global_step: steps counted by the lead so far (its shard only, otherwise 0).
         grant: the lead's permission (its shard only).
-        waiting_for: whom a WAIT waits for.
+        waiting_for: whom a WAIT, ACCUMULATED or WAITING waits for.
         dense: values of the dense slices.
         rows: the rows asked for, by table.
     """
@@ -187,6 +235,10 @@ class ShardFacts:
     newest_checkpoint: str = ""
     """The newest checkpoint of which this ps keeps a manifest."""
     newest_step: int = 0
+    updates: int = 0
+    """Updates made in this generation, under SYNC; otherwise 0."""
+    arrived: Fences = field(default_factory=dict)
+    """The pushes kept for the next update, under SYNC."""
 
 
 @dataclass(frozen=True)
@@ -273,6 +325,7 @@ class Report:
         phase: where it stands.
         reason: for FAILED and LEFT.
         heard_verdict: it knows the verdict and is about to end.
+        policy: from a trainer, together with ``model_digest``; the chief's is the job's.
         shard: from a ps.
         chief: from the chief.
         evaluator: from the evaluator.
@@ -290,6 +343,7 @@ class Report:
     phase: TaskPhase = TaskPhase.JOINING
     reason: str = ""
     heard_verdict: bool = False
+    policy: Policy | None = None
     shard: ShardFacts | None = None
     chief: ChiefFacts | None = None
     evaluator: EvaluatorFacts | None = None
@@ -323,6 +377,21 @@ class JobPhase(enum.Enum):
 
 
 @dataclass(frozen=True)
+class UpdateOrder:
+    """One update under SYNC: which pushes are averaged, the same on every shard.
+
+    Attributes:
+        number: counts the generation's updates from 1.
+        global_step: the step it starts from, for schedules.
+        pushes: whose gradients; every shard has said that it holds them.
+    """
+
+    number: int
+    global_step: int = 0
+    pushes: Fences = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ShardOrders:
     """What a shard shall be. ``save`` is the save under way, '' for none."""
 
@@ -336,6 +405,13 @@ class ShardOrders:
     """The global step once exactly that is applied."""
     chief: int = 0
     """The chief's member number: nobody else may change a ps's files. 0 for no chief."""
+    policy: Policy = ASYNC
+    """Of the generation, from the time it is LIVE."""
+    update: UpdateOrder | None = None
+    """The last update ordered, under SYNC. The next is ordered once all shards have made it."""
+    clocks: Fences | None = None
+    """Under BOUNDED, for each live trainer its member number and the clock it started at; None
+    while nobody has to wait."""
 
 
 @dataclass(frozen=True)
@@ -403,6 +479,8 @@ class Directive:
     job: JobPhase = JobPhase.WAITING
     waiting_for: str = ""
     """Whom or what the job waits for; '' if it does not."""
+    ps_lost: bool = False
+    """Whether a ps is lost, and training stands still until it comes back."""
     global_step: int = 0
     live_trainers: int = 0
     shard: ShardOrders | None = None

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from psys.ps.directives import directive_to
 from psys.ps.job import Job
 from psys.ps.lead import Lead
-from psys.ps.memory_shard import Caller, MemoryShard, Served, Snapshot
+from psys.ps.memory_shard import Caller, MemoryShard, Served
 from psys.ps.messages import (
     Directive,
     ExchangeReply,
@@ -28,13 +29,14 @@ from psys.ps.messages import (
 )
 from psys.ps.roster import Instance
 from psys.ps.shard import LoadedSlice
+from psys.ps.slice_state import Snapshot
 
 WAIT_ANSWER_SECS = 5.0
 """A caller that waits for a grant hears for whom after this long, and asks again."""
 
 _Replies = list[tuple[Caller, ExchangeReply]]
 
-_SERVED = (Outcome.NONE, Outcome.APPLIED, Outcome.DUPLICATE)
+_SERVED = (Outcome.NONE, Outcome.APPLIED, Outcome.DUPLICATE, Outcome.DROPPED)
 
 
 class _Wanting(NamedTuple):
@@ -59,6 +61,8 @@ class Node:
         self._told_phase: JobPhase | None = None
         self._wanting: dict[Caller, _Wanting] = {}
         self._replies: _Replies = []
+        self._withheld: dict[Caller, tuple[ExchangeRequest, float]] = {}
+        """Whose values are withheld, and since when, as far as ``tick`` has seen."""
 
     # ------------------------------------------------------------ trainers
 
@@ -67,7 +71,7 @@ class Node:
         self._wanting.pop(caller, None)
         self._take(self.shard.exchange(caller, request), now)
         lead = self.lead
-        if lead is None or not lead.quiet:
+        if lead is None or not lead.quiet or (lead.pace.sync and lead.advance_updates()):
             return self._settle(now)
         # The hot path: nothing but counts has changed, unless they end the job.
         self._answer_wanting(now)
@@ -83,12 +87,14 @@ class Node:
     def _take(self, served: list[Served], now: float) -> None:
         """Count applied steps; set aside the replies that wait for a grant."""
         lead = self.lead
+        if lead is not None:
+            for task, member in self.shard.applied:
+                lead.applied(task, member, now)
+        self.shard.applied.clear()
         for caller, request, reply in served:
             if lead is None:
                 self._replies.append((caller, reply))
                 continue
-            if reply.outcome is Outcome.APPLIED:
-                lead.applied(request.task, request.member, now)
             if request.wants_grant and reply.outcome in _SERVED:
                 self._wanting[caller] = _Wanting(
                     request.generation, request.task, request.member, reply, now
@@ -174,7 +180,25 @@ class Node:
         """Let time pass."""
         if self.lead is not None:
             self.lead.tick(now)
+        self._put_off(now)
         return self._settle(now)
+
+    def _put_off(self, now: float) -> None:
+        """Tell those whose values were withheld for long to ask again, and for whom they wait."""
+        seen, self._withheld = self._withheld, {}
+        for caller, request in self.shard.waiting():
+            known, since = seen.get(caller, (None, now))
+            if known is not request:
+                since = now
+            if now - since < WAIT_ANSWER_SECS:
+                self._withheld[caller] = (request, since)
+                continue
+            whom = self.shard.waits_for(request)
+            if self.lead is not None and self.lead.pace.sync:
+                whom = list(self.lead.pace.rounds.awaited)
+            served = self.shard.put_off(caller)
+            told = replace(served.reply, waiting_for=", ".join(whom) or "the lead")
+            self._take([served._replace(reply=told)], now)
 
     @property
     def look_again_at_secs(self) -> float | None:
@@ -202,7 +226,7 @@ class Node:
         assert self.lead is not None
         self._told_phase = self.lead.phase
         for instance, last in self._directives.items():
-            directive = self.lead.directive(instance)
+            directive = directive_to(self.lead, instance)
             # To others the step alone is no news: it is told along with whatever else changes.
             step = directive if self.lead.hears_of_steps(instance) else last
             same = replace(directive, revision=last.revision, global_step=step.global_step)

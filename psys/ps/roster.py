@@ -7,6 +7,7 @@ a second process of the same name waits until the first is lost or has left.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from psys.ps.messages import Report, TaskName, TaskPhase
@@ -54,6 +55,10 @@ class Member:
     def trains(self) -> bool:
         """Whether the member may hold a grant."""
         return self.live and self.report.phase not in _ENDED
+
+    def works_in(self, generation: str) -> bool:
+        """Return whether the member has joined a generation, and said so."""
+        return self.report.phase is TaskPhase.WORKING and self.report.generation == generation
 
 
 @dataclass
@@ -174,6 +179,19 @@ class Roster:
         """Return the live member of a task."""
         member = self.members.get(task)
         return member if member is not None and member.live else None
+
+    def training(self, tasks: Iterable[TaskName], generation: str) -> dict[TaskName, int]:
+        """Return the number of each trainer of ``tasks`` that takes part in ``generation``.
+
+        For '' also of those that are only about to.
+        """
+        return {
+            task: member.number
+            for task in tasks
+            if (member := self.members.get(task)) is not None
+            and member.trains
+            and (not generation or member.works_in(generation))
+        }
 
     def live(self) -> list[Member]:
         """Return all live members."""

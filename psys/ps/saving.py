@@ -95,10 +95,15 @@ class Saving:
         """Examples that the generation's model had been trained on when it was loaded."""
 
     @property
+    def cutting(self) -> bool:
+        """Whether shards are being held and cut just now."""
+        return self.attempt is not None and not self.attempt.complete
+
+    @property
     def release_at_secs(self) -> float | None:
         """When the hold under way has to end; None while nobody is held."""
         attempt = self.attempt
-        return None if attempt is None or attempt.complete else attempt.release_at_secs
+        return attempt.release_at_secs if attempt is not None and self.cutting else None
 
     def abort(self, error: str) -> None:
         """Give up the save under way for good; the chief is told why."""
@@ -213,5 +218,5 @@ class Saving:
 
     def trainer_lost(self, now: float) -> None:
         """Begin the save under way anew: the cut may include a push that will never come."""
-        if self.attempt is not None and not self.attempt.complete:
+        if self.attempt is not None and self.cutting:
             self._try_again(self.attempt, now, "a trainer was lost meanwhile")

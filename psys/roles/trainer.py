@@ -18,6 +18,10 @@ from psys.train.membership import Membership
 
 logger = logging.getLogger("psys")
 
+LOOK_SECS = 0.5
+LOST_LEAD_SECS = 2.0
+"""A trainer told to leave waits so long for a lead that is out of reach."""
+
 
 class Training:
     """One trainer's run, with a note of whether it was told to leave."""
@@ -34,6 +38,7 @@ class Training:
         self._membership = membership
         self._leaving = False
         self._under_way = False
+        self._ended = threading.Event()
         self._run = TrainingRun(
             estimator.call_model_fn,
             estimator.config,
@@ -77,6 +82,7 @@ class Training:
 
     def close(self) -> None:
         """Give up input, connections and files."""
+        self._ended.set()
         self._run.close()
 
     def leave(self) -> None:
@@ -95,13 +101,19 @@ class Training:
         threading.Thread(target=self._wait_no_more, args=(attendance,), daemon=True).start()
 
     def _wait_no_more(self, attendance: Attendance) -> None:
-        """End every wait of this task with SystemExit, unless a step is to be finished first."""
+        """End every wait of this task with SystemExit, unless a step is to be finished first.
+
+        A step that a lost ps, or a lead out of reach, keeps from being finished is not waited for.
+        """
 
         def end_unless_live(directive: Directive) -> None:
-            if not (self._leaving and directive.generation):
+            if not (self._leaving and directive.generation) or directive.ps_lost:
                 attendance.fail(SystemExit(SIGTERM_EXIT_CODE))
 
         if self._leaving and self._run.control is not None:
             self._run.control.stop("SIGTERM")
         attendance.listen(end_unless_live)
         end_unless_live(attendance.directive)
+        while attendance.failure is None and not self._ended.wait(LOOK_SECS):
+            if attendance.unreachable_secs > LOST_LEAD_SECS:
+                attendance.fail(SystemExit(SIGTERM_EXIT_CODE))

@@ -99,6 +99,7 @@ def describe_request(
         global_step=request.global_step,
         input_batches=request.input_batches,
         examples=request.examples,
+        least_version=request.least_version,
         tensors=describe(tensors),
     )
     return OutgoingRequest(header, tensors, bulk_bytes(tensors))
@@ -242,6 +243,7 @@ def decode_request(
         global_step=header.global_step,
         input_batches=header.input_batches,
         examples=header.examples,
+        least_version=header.least_version,
     )
 
 

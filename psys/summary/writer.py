@@ -14,13 +14,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
+import numpy as np
 from tensorboardX import RecordWriter
 from tensorboardX import summary as messages
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
 
 FILE_VERSION = "brain.Event:2"
 
@@ -77,6 +78,23 @@ class SummaryWriter:
         summary = messages.text(tag, text)
         for value in summary.value:
             value.tag = tag  # tensorboardX appends a word of its own
+        self._write(Event(step=step, summary=summary))
+
+    def histogram(self, tag: str, counts: Sequence[int], step: int) -> None:
+        """Write how often each of some counts occurs, at least one; from 64 on in ranges."""
+        values, times = np.unique(np.asarray(counts, np.int64), return_counts=True)
+        limits = np.unique([2.0 ** int(v).bit_length() if v >= 64 else v + 0.5 for v in values])
+        where = np.searchsorted(limits, values)
+        histogram = HistogramProto(
+            min=float(values[0]),
+            max=float(values[-1]),
+            num=float(times.sum()),
+            sum=float((values * times).sum()),
+            sum_squares=float((values.astype(float) ** 2 * times).sum()),
+            bucket_limit=limits.tolist(),
+            bucket=np.bincount(where, times, len(limits)).tolist(),
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, histo=histogram)])
         self._write(Event(step=step, summary=summary))
 
     def flush(self) -> None:

@@ -38,6 +38,7 @@ from psys.train.hooks import (
     SessionRunHook,
     SessionRunValues,
 )
+from psys.train.sync_replicas import SyncReplicasOptimizer
 
 __getattr__ = _missing_in(__name__)
 
@@ -61,6 +62,7 @@ __all__ = [
     "SessionRunContext",
     "SessionRunHook",
     "SessionRunValues",
+    "SyncReplicasOptimizer",
     "clip_gradients_by_norm",
     "cosine_decay",
     "cosine_decay_restarts",

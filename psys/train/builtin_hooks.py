@@ -242,6 +242,38 @@ class LossSummaryHook(SessionRunHook):
         self._writer.flush()
 
 
+class StalenessHook(SessionRunHook):
+    """Writes how stale this trainer's gradients were, and how many steps were dropped."""
+
+    def __init__(self, every_steps: int, writer: SummaryWriter) -> None:
+        """Write ``staleness`` and ``dropped_steps`` every ``every_steps`` global steps."""
+        self._timer = SecondOrStepTimer(every_steps=every_steps)
+        self._writer = writer
+        self._staleness: list[int] = []
+        self._dropped = 0
+
+    def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
+        """Note the step; write if it is time."""
+        self._staleness.append(run_values.staleness)
+        self._dropped += run_values.dropped
+        step = run_values.global_step
+        if self._timer.should_trigger_for_step(step):
+            self._timer.update_last_triggered_step(step)
+            self._write(step)
+
+    def end(self, session: Session | None) -> None:
+        """Write what is left."""
+        last = self._timer.last_triggered_step
+        if self._staleness and session is not None and session.global_step != last:
+            self._write(session.global_step)
+        self._writer.flush()
+
+    def _write(self, step: int) -> None:
+        self._writer.histogram("staleness", self._staleness, step)
+        self._writer.scalar("dropped_steps", self._dropped, step)
+        self._staleness = []
+
+
 class ProgressHook(SessionRunHook):
     """Shows how far training is."""
 

@@ -38,12 +38,17 @@ class SessionRunValues:
         loss: the step's loss, None in prediction.
         global_step: the global step once the step was applied.
         examples: the number of examples in the batch.
+        staleness: updates made since the parameters were pulled that the step was computed with.
+        dropped: whether the step came too late for its update (synchronous training): nothing of
+            it was applied.
     """
 
     results: Any
     loss: float | None
     global_step: int
     examples: int
+    staleness: int = 0
+    dropped: bool = False
 
 
 @dataclass

@@ -220,9 +220,23 @@ class InputPipeline:
         Raises:
             Exception: whatever input_fn or its iterator raised.
         """
+        return self._take(wait=True)
+
+    def next_if_ready(self) -> Batch | None:
+        """Return the next batch if it is there already; None if not, or when the input ended."""
+        with suppress(queue.Empty):
+            return self._take(wait=False)
+        return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the input is known to have ended."""
+        return self._ended
+
+    def _take(self, *, wait: bool) -> Batch | None:
         if self._ended:
             return None
-        item = self._queue.get()
+        item = self._queue.get(block=wait)
         if isinstance(item, Batch):
             item.prepare(self.prefetches)
             return item

@@ -28,6 +28,19 @@ class Lookahead:
             self._batches.append(batch)
         return self._batches[number]
 
+    def at_once(self, number: int) -> Batch | None:
+        """Return batch ``number`` if it is there already; None if not, or if the input ended."""
+        while len(self._batches) <= number:
+            batch = self._pipeline.next_if_ready()
+            if batch is None:
+                return None
+            self._batches.append(batch)
+        return self._batches[number]
+
+    def ends_before(self, number: int) -> bool:
+        """Return whether it is known that there is no batch ``number``."""
+        return len(self._batches) <= number and self._pipeline.ended
+
     def trained(self) -> None:
         """Let batch 0 go: its step is applied."""
         self._batches.popleft()

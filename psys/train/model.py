@@ -21,6 +21,7 @@ from psys.compute.train_store import TrainStore
 from psys.errors import ModelError
 from psys.optimizers.optimizer import is_listed
 from psys.optimizers.train_op import TrainOp
+from psys.train.sync_replicas import replicas_of
 
 
 class ModelSpec(Protocol):
@@ -52,12 +53,14 @@ class Model:
         prefetches: the lookups the input pipeline can prepare.
         optimized: the variables of each minimization, in its order.
         optimizers: the configuration of each minimization's optimizer.
+        replicas_to_aggregate: what a SyncReplicasOptimizer asks for; None without one.
     """
 
     specs: Mapping[str, VariableSpec]
     prefetches: tuple[Prefetch, ...]
     optimized: tuple[frozenset[str], ...]
     optimizers: tuple[Mapping[str, Any], ...]
+    replicas_to_aggregate: int | None = None
 
     @property
     def digest(self) -> str:
@@ -98,7 +101,9 @@ def build(call_model: CallModel, features: Any, labels: Any, seed: int) -> tuple
     for config, names in zip(optimizers, optimized, strict=True):
         for name in names:
             specs[name] = replace(specs[name], optimizer=config)
-    return Model(specs, tuple(store.prefetches), tuple(optimized), optimizers), spec
+    replicas = replicas_of(one.optimizer for one in train_op.minimizations)
+    prefetches = tuple(store.prefetches)
+    return Model(specs, prefetches, tuple(optimized), optimizers, replicas), spec
 
 
 def _assign(train_op: TrainOp, store: BuildStore) -> list[frozenset[str]]:

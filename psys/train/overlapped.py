@@ -10,11 +10,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from psys.errors import GenerationChanged
 from psys.parameters import Pulled
 from psys.ps.messages import Grant
 from psys.train.courier import Courier
+from psys.train.input_pipeline import Batch
 from psys.train.lookahead import Lookahead
 from psys.train.session import Computed, LoopResult, Session
+
+_Step = Computed | Exception
+"""A step, or why it could not be computed."""
 
 
 class OverlappedSession(Session):
@@ -31,51 +36,69 @@ class OverlappedSession(Session):
 
     def _loop(self, batches: Lookahead, pulled: Pulled) -> LoopResult:
         """Take steps until the loop ends; see ``Session``."""
-        first, second = batches.at(0), batches.at(1)
+        first = batches.at(0)
         assert first is not None
         if ended := self._ended(pulled.grant):
             return ended
+        second = batches.at_once(1)
         later = None if second is None else self._trainer.peek(second.rows)
-        computed: Computed | Exception | None = self._compute(first, pulled)
+        computed: _Step | None = self._try(first, pulled, ahead=0)
         while computed is not None:
             if ended := self._ended(pulled.grant):
                 return ended
             if pulled.grant is not Grant.GO:
-                second = batches.at(1)
-                pulled = later = self._trainer.pull({} if second is None else second.rows)
+                second = batches.at_once(1)
+                pulled = self._trainer.pull({} if second is None else second.rows)
+                later = None if second is None else pulled
                 continue
             if isinstance(computed, Exception):
                 raise computed
-            computed, pulled = self._overlap(batches, computed, later)
-            later = pulled
-        return self._result("input ended")
+            computed, pulled, later = self._overlap(batches, computed, later)
+        return self._input_ended()
 
     def _overlap(
         self, batches: Lookahead, computed: Computed, later: Pulled | None
-    ) -> tuple[Computed | Exception | None, Pulled]:
+    ) -> tuple[_Step | None, Pulled, Pulled | None]:
         """Send the step of batch 0 and compute that of batch 1.
+
+        A step that may be sent is sent at once, however late the input is: what was not there to
+        be pulled for is pulled for later.
 
         Args:
             batches: to train on.
             computed: the step of the first.
-            later: what was pulled for the second; None if there is none.
+            later: what was pulled for the second; None if nothing was.
 
         Returns:
-            The second step, or why it could not be computed: that is the program's failure only
-            if the step is granted. None if the input ended. And the answer to the first, with
-            what the third needs.
+            The second step, or None if the input ended; the answer to the first; and that too
+            as what was pulled for the third, None if it was not there yet.
         """
         begun = self._begin_step()
-        second = batches.at(1)
-        sent = self._courier.send(
-            partial(self._send, computed, batches.at(2), more=second is not None)
-        )
-        following: Computed | Exception | None = None
+        third = batches.at_once(2)
+        more = not batches.ends_before(1)
+        sent = self._courier.send(partial(self._send, computed, third, more=more))
+        second = batches.at_once(1)
+        following: _Step | None = None
         if second is not None and later is not None:
-            try:
-                following = self._compute(second, later)
-            except Exception as error:
-                following = error
+            following = self._try(second, later, ahead=1)
         after = sent.result()
         self._end_step(batches, computed, begun, after)
-        return following, after
+        if following is None:
+            following = self._catch_up(batches, after)
+        return following, after, None if third is None else after
+
+    def _catch_up(self, batches: Lookahead, after: Pulled) -> _Step | None:
+        """Compute the next step with nothing on its way: the input was late."""
+        if self._ended(after.grant) is not None:
+            return GenerationChanged("Never computed, and never sent: no more is granted.")
+        batch = batches.at(0)
+        if batch is None:
+            return None
+        return self._try(batch, self._trainer.peek(batch.rows), ahead=0)
+
+    def _try(self, batch: Batch, pulled: Pulled, *, ahead: int) -> _Step:
+        """Compute a step, or return why that failed: it is a failure only if it is granted."""
+        try:
+            return self._compute(batch, pulled, ahead=ahead)
+        except Exception as error:
+            return error

@@ -15,7 +15,7 @@ from psys.arrays import Gradient
 from psys.compute.train_store import TrainStore
 from psys.errors import GenerationChanged, NanLossDuringTrainingError
 from psys.parameters import Pulled
-from psys.ps.messages import Grant
+from psys.ps.messages import Grant, Outcome
 from psys.train.hooks import (
     SessionRunArgs,
     SessionRunContext,
@@ -41,6 +41,7 @@ class LoopResult:
         by_hook: whether a hook asked for it.
         stopped: whether the lead granted no more: there may be more, if the model goes back.
         steps: how many steps this trainer took.
+        dropped: how many more came too late for their update (synchronous training).
         global_step: the last one it heard of.
         loss: of its last step; None if it took none.
     """
@@ -49,6 +50,7 @@ class LoopResult:
     by_hook: bool
     stopped: bool
     steps: int
+    dropped: int
     global_step: int
     loss: float | None
 
@@ -109,6 +111,7 @@ class Session:
         self._hooks = tuple(hooks)
         self._seed = seed
         self._steps = 0
+        self._dropped = 0
         self._loss: float | None = None
         self.global_step = 0
         """The last global step this trainer heard of."""
@@ -208,7 +211,9 @@ class Session:
         return self._result("input ended")
 
     def _result(self, reason: str, *, by_hook: bool = False, stopped: bool = False) -> LoopResult:
-        return LoopResult(reason, by_hook, stopped, self._steps, self.global_step, self._loss)
+        return LoopResult(
+            reason, by_hook, stopped, self._steps, self._dropped, self.global_step, self._loss
+        )
 
     def _pull_again(self) -> Pulled | None:
         try:
@@ -289,12 +294,15 @@ class Session:
     def _end_step(
         self, batches: Lookahead, computed: Computed, begun: Begun, after: Pulled
     ) -> None:
-        """Note that the step of the first batch was applied, and tell the hooks."""
-        batches.trained()
-        self._steps += 1
+        """Note what became of the step of the first batch, and tell the hooks."""
+        batches.trained()  # also where it was dropped: the next batch is as good
+        dropped = after.outcome is Outcome.DROPPED
+        self._steps += not dropped
+        self._dropped += dropped
         self._loss = computed.loss
         self.global_step = step = after.global_step
-        plain = SessionRunValues(None, computed.loss, step, computed.batch.size)
+        examples, staleness = computed.batch.size, after.staleness
+        plain = SessionRunValues(None, computed.loss, step, examples, staleness, dropped)
         for hook, arguments in zip(self._hooks, begun.wanted, strict=True):
             hook.after_run(begun.context, with_results(plain, arguments, computed.spec.predictions))
         if begun.context.stop_requested:

@@ -21,8 +21,8 @@ from psys.errors import (
     ClusterError,
     ShardUnavailable,
 )
-from psys.ps.memory_shard import Snapshot
 from psys.ps.messages import ShardFile
+from psys.ps.slice_state import Snapshot
 from psys.rpc.remote_catalog import read_manifest, read_shard_file
 
 logger = logging.getLogger("psys")

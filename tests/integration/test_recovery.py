@@ -464,3 +464,19 @@ def test_chief_and_lead_lost_together_go_on_with_their_run(
     finished(*roles.values())
     assert cluster.verdict["job_id"] == run
     assert {one["job_id"] for one in manifests(cluster.model_dir)} == {run}
+
+
+@pytest.mark.parametrize("lost", ["ps:0", "ps:1"])
+def test_trainers_told_to_leave_do_not_wait_for_a_lost_ps(
+    make_cluster: MakeCluster, lost: str
+) -> None:
+    cluster = make_cluster(ps=2, arguments=["--max_steps", 100_000, "--recover_secs", 50])
+    roles = cluster.start_all()
+    trainers = [roles["chief:0"], roles["worker:0"]]
+    for role in trainers:
+        role.saw_step(10)
+    roles[lost].kill()
+    for role in trainers:
+        role.saw("Trying again for at most")
+        role.terminate()
+    assert [role.wait() for role in trainers] == [143, 143]

@@ -73,3 +73,62 @@ def test_a_run_has_one_id_from_manifest_to_verdict(make_cluster: MakeCluster) ->
     assert run
     assert cluster.verdict["job_id"] == run
     assert json.loads((cluster.model_dir / "run.json").read_text()) == {"job_id": run}
+
+
+def test_a_save_that_failed_before_a_ps_was_lost_is_asked_for_again(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = gate(tmp_path, "chief")
+    cluster = make_cluster(ps=2, workers=0, arguments=["--max_steps", 60, "--save_steps", 25])
+    roles = cluster.start_all("--hold", f"55:{opened}")
+    chief = roles["chief:0"]
+    chief.holds(55)
+    chief.saw("Saved checkpoint for step 5[0-9]")
+    checkpoints, aside = cluster.model_dir / "checkpoints", cluster.model_dir / "aside"
+    checkpoints.rename(aside)
+    checkpoints.write_text("no directory: the disk refuses")
+    opened.touch()
+    chief.saw(r"Trying again in 4 s \(3 of 6 times\)")  # the final checkpoint
+    checkpoints.unlink()
+    aside.rename(checkpoints)
+    roles["ps:1"].kill()
+    roles["ps:1"] = cluster.start("ps:1")
+    finished(*roles.values())
+    check_model(cluster.model_dir, 60)
+
+
+def test_a_chief_that_takes_over_goes_on_with_the_totals(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = gate(tmp_path, "all")
+    cluster = make_cluster(ps=1, workers=1, arguments=["--save_steps", 25])
+    finished(*cluster.start_all("--max_steps", 50).values())
+    roles = cluster.start_all("--max_steps", 150, "--hold", f"30:{opened}")
+    chief = roles.pop("chief:0")
+    chief.holds(30)
+    roles["worker:0"].holds(30)
+    chief.kill()
+    back = cluster.start("chief", "--max_steps", 150)
+    back.saw("^STEP ", 3)
+    opened.touch()
+    finished(*roles.values(), back)
+    found = manifests(cluster.model_dir)
+    assert found[-1]["examples"] == 150 * BATCH
+    walls = [one["wall_secs"] for one in found]
+    assert walls == sorted(walls)
+
+
+def test_what_a_master_saves_while_others_train_is_not_the_last(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = gate(tmp_path, "worker")
+    cluster = make_cluster(ps=1, workers=1, chief="master", arguments=["--save_steps", 25])
+    roles = cluster.start_all(but=["master:0", "worker:0"])
+    master = cluster.start("master", "--batches", 5)
+    worker = cluster.start("worker", "--batches", 100, "--hold", f"80:{opened}")
+    worker.holds(80)
+    master.saw("Saved checkpoint for step ([5-9][0-9])")
+    opened.touch()
+    finished(*roles.values(), master, worker)
+    assert len(list((cluster.model_dir / "export" / "final").iterdir())) == 1
+    check_model(cluster.model_dir, 105)

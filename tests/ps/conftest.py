@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.initializers import Constant
+from psys.ps.directives import directive_to
 from psys.ps.job import Job
 from psys.ps.memory_shard import MemoryShard
 from psys.ps.messages import (
@@ -17,6 +18,7 @@ from psys.ps.messages import (
     ExchangeReply,
     ExchangeRequest,
     Fences,
+    Policy,
     Report,
     ShardFacts,
     ShardFile,
@@ -75,6 +77,20 @@ class ShardBench:
         self.orders = ShardOrders(**{**self.orders.__dict__, **changes})
         return [served.reply for served in self.shard.obey(self.orders)]
 
+    def begin(self, policy: Policy, loaded: Sequence[LoadedSlice] | None = None) -> None:
+        """Load the model anew, to be trained under a policy."""
+        self.obey(generation="", phase=ShardPhase.EMPTY)
+        self.obey(generation="g", phase=ShardPhase.LOADING)
+        self.shard.load("g", slices() if loaded is None else loaded)
+        self.obey(phase=ShardPhase.LIVE, policy=policy)
+
+    def offer(
+        self, task: str, sequence: int, gradient: float = -1.0, **changes: Any
+    ) -> list[ExchangeReply]:
+        """Push one gradient of ``dense``; the task is the caller too."""
+        push = {"dense": np.full(2, gradient, np.float32)}
+        return self.exchange(make_request(sequence, push, task=task, **changes), task)
+
     def hold(self, save: str) -> None:
         assert self.obey(save=save, cut=None) == []
 
@@ -114,7 +130,9 @@ class LeadBench:
         self.now = 0.0
         self.chief = ChiefFacts()
         self._revisions = itertools.count(1)
+        self._policy: Policy | None = None
         self._phases: dict[tuple[str, str], TaskPhase] = {}
+        self._generations: dict[tuple[str, str], str] = {}
         self.told: dict[tuple[str, str], Directive] = {}
         self.replies: list[tuple[Any, ExchangeReply]] = []
 
@@ -133,12 +151,16 @@ class LeadBench:
         self._take(self.node.tick(self.now))
 
     def say(self, task: str, instance: str = "", **facts: Any) -> None:
-        """Send a task's report; the phase stays until another is given."""
+        """Send a task's report; phase and generation stay until others are given."""
         key = (task, instance or task)
         phase = facts.pop("phase", self._phases.get(key, TaskPhase.JOINING))
         self._phases[key] = phase
+        facts.setdefault("generation", self._generations.get(key, ""))
+        self._generations[key] = facts["generation"]
         if task == "chief":
             facts.setdefault("chief", self.chief)
+        if task in self.job.trainers:
+            facts.setdefault("policy", self._policy)
         report = Report(task, key[1], next(self._revisions), phase=phase, **facts)
         self._take(self.node.hear(report, self.now))
 
@@ -161,7 +183,7 @@ class LeadBench:
         self._take(self.node.stream_broken((task, instance or task), self.now))
 
     def directive(self, task: str, instance: str = "") -> Directive:
-        return self.lead.directive((task, instance or task))
+        return directive_to(self.lead, (task, instance or task))
 
     def _take(self, replies: list[tuple[Any, ExchangeReply]]) -> None:
         self.replies += replies
@@ -199,10 +221,17 @@ class LeadBench:
 
     # ------------------------------------------------------------ steps
 
+    def go_live_under(self, policy: Policy, **options: Any) -> None:
+        """Go live; every trainer says that it trains under ``policy``."""
+        self._policy = policy
+        self.go_live(**options)
+
     def number(self, task: str) -> int:
         return self.lead.roster.members[task].number
 
-    def exchange(self, task: str, sequence: int, push: bool, wants_grant: bool = True) -> None:
+    def exchange(
+        self, task: str, sequence: int, push: bool, wants_grant: bool = True, base: int = 0
+    ) -> None:
         request = make_request(
             sequence,
             ones() if push else None,
@@ -210,6 +239,7 @@ class LeadBench:
             member=self.number(task),
             generation=self.lead.generation,
             wants_grant=wants_grant,
+            base_version=base,
         )
         self._take(self.node.exchange(task, request, self.now))
 
@@ -218,8 +248,10 @@ class LeadBench:
         self.exchange(task, sequence, push=False)
         return self.reply_to(task)
 
-    def step(self, task: str, sequence: int, wants_grant: bool = True) -> ExchangeReply | None:
-        self.exchange(task, sequence, push=True, wants_grant=wants_grant)
+    def step(
+        self, task: str, sequence: int, wants_grant: bool = True, base: int = 0
+    ) -> ExchangeReply | None:
+        self.exchange(task, sequence, push=True, wants_grant=wants_grant, base=base)
         return self.reply_to(task)
 
     def reply_to(self, task: str) -> ExchangeReply | None:

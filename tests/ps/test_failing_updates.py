@@ -130,7 +130,7 @@ from psys.arrays import VariableSpec
 from psys.initializers import Constant
 from psys.kernels import floats, rows
 from psys.optimizers.updates import Sum
-from psys.ps.memory_shard import prepare
+from psys.ps.slice_state import prepare
 from psys.ps.shard import LoadedSlice
 spec = VariableSpec("v", (3,), "float32", Constant(), Sum().to_config(), sparse=True)
 prepare([LoadedSlice(spec, 0, 3)])

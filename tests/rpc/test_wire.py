@@ -20,6 +20,8 @@ from psys.rpc import wire
 from psys.rpc.v1 import checkpoints_pb2, cluster_pb2
 
 MESSAGES: Mapping[Any, Any] = {
+    messages.Policy: cluster_pb2.Policy,
+    messages.UpdateOrder: cluster_pb2.UpdateOrder,
     messages.ShardFile: cluster_pb2.ShardFile,
     messages.ShardFacts: cluster_pb2.ShardFacts,
     messages.PastFence: cluster_pb2.PastFence,
@@ -73,7 +75,9 @@ def test_every_dataclass_of_the_protocol_is_tested_here() -> None:
     kinds = {
         kind
         for kind in vars(messages).values()
-        if dataclasses.is_dataclass(kind) and kind.__module__ == messages.__name__
+        if isinstance(kind, type)
+        and dataclasses.is_dataclass(kind)
+        and kind.__module__ == messages.__name__
     }
     assert kinds - {messages.ExchangeRequest, messages.ExchangeReply} == set(MESSAGES)
 

@@ -16,6 +16,7 @@ from simulation.trainers import Chief, Worker
 from psys.errors import ModelError
 from psys.ps.endings import Limits
 from psys.ps.job import Job
+from psys.ps.messages import ASYNC, Consistency, Policy
 from psys.ps.node import Node
 
 LIMITS = Limits(start_timeout_secs=40.0, recover_secs=25.0, linger_secs=20.0)
@@ -40,6 +41,7 @@ class Plan:
         storm_secs: within how long.
         lasting: whether a killed process may stay away.
         weather: of the network, until the storm is over.
+        policy: when gradients become updates.
     """
 
     num_ps: int
@@ -52,6 +54,7 @@ class Plan:
     storm_secs: float
     lasting: bool
     weather: Weather
+    policy: Policy = ASYNC
 
 
 def plan_of(seed: int) -> Plan:
@@ -75,6 +78,13 @@ def plan_of(seed: int) -> Plan:
             lose_chance=0.02 if rough else 0.0,
             repeat_chance=0.05 if rough else 0.0,
             half_open_chance=0.3 if rough else 0.0,
+        ),
+        policy=draw.choice(
+            (
+                ASYNC,
+                Policy(Consistency.BOUNDED, staleness=draw.choice((0, 1, 3))),
+                Policy(Consistency.SYNC, replicas=draw.choice((0, 0, 1, 2, 3))),
+            )
         ),
     )
 
@@ -101,7 +111,7 @@ class Cluster:
         self.weather = plan.weather
         self.limits = LIMITS
         self.disk = Disk()
-        self.invariants = Invariants(self.disk, plan.num_ps, plan.max_steps)
+        self.invariants = Invariants(self.disk, plan)
         self.evaluated: set[str] = set()
         """Checkpoint ids in the evaluator's ledger on disk."""
         self._ids = 0

@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from simulation.model import Values, applied, shard_values
 
 from psys.arrays import Array
 from psys.ps.lead import Lead
-from psys.ps.memory_shard import MemoryShard, Snapshot
-from psys.ps.messages import Directive, SaveResult, ShardPhase, TaskName, TaskPhase, Verdict
+from psys.ps.memory_shard import MemoryShard
+from psys.ps.messages import (
+    Consistency,
+    Directive,
+    ExchangeReply,
+    Outcome,
+    SaveResult,
+    ShardPhase,
+    TaskName,
+    TaskPhase,
+    Verdict,
+)
 from psys.ps.roster import Instance, Member
+from psys.ps.slice_state import Snapshot
+
+if TYPE_CHECKING:
+    from simulation.cluster import Plan
 
 
 class Violation(AssertionError):
@@ -34,6 +49,7 @@ class Push:
     task: TaskName
     member: int
     sequence: int
+    base_version: int
 
 
 @dataclass
@@ -78,21 +94,29 @@ class Disk:
         return self.files[checkpoint_id, shard].values
 
 
+@dataclass
 class Known:
     """A shard as it was when last looked at."""
 
-    def __init__(self, generation: str, log: Array) -> None:
-        self.generation = generation
-        self.log = log
+    generation: str
+    log: Array
+    version: int
+    count: float
 
 
 class Invariants:
     """Watches shards, lead, checkpoints and tasks; raises Violation."""
 
-    def __init__(self, disk: Disk, num_ps: int, max_steps: int) -> None:
+    def __init__(self, disk: Disk, plan: Plan) -> None:
         self.disk = disk
-        self.num_ps = num_ps
-        self.max_steps = max_steps
+        self.num_ps = plan.num_ps
+        self.max_steps = plan.max_steps
+        self.policy = plan.policy
+        self.sync = plan.policy.consistency is Consistency.SYNC
+        self.updates: dict[tuple[str, int], frozenset[int]] = {}
+        """In sync: the rows of the pushes in each update, by generation and number."""
+        self.dropped: set[int] = set()
+        """Rows of pushes whose trainer was told that they were dropped."""
         self.pushes: list[Push] = []
         self.lost: set[tuple[TaskName, int]] = set()
         """Members (task, number) that the lead gave up for lost."""
@@ -118,13 +142,31 @@ class Invariants:
             return
         known = self._known.get(shard.index)
         log = shard.slices["log"].value[:, 0]
+        version, count = shard.version, float(shard.slices["count"].value[0])
         if known is None or known.generation != shard.generation:
-            self._known[shard.index] = Known(shard.generation, log.copy())
+            self._known[shard.index] = Known(shard.generation, log.copy(), version, count)
             self._check_restored(shard)
             return
-        for row in np.flatnonzero(log != known.log).tolist():
-            self._check_applied(shard, row, float(log[row]))
+        rows = np.flatnonzero(log != known.log).tolist()
+        for row in rows:
+            self._check_applied(shard, row, float(log[row]), len(rows))
             known.log[row] = log[row]
+        if self.sync and version != known.version:
+            self._check_update(shard, known, frozenset(rows), count)
+        known.version, known.count = version, count
+
+    def _check_update(
+        self, shard: MemoryShard, known: Known, rows: frozenset[int], count: float
+    ) -> None:
+        where = f"update {shard.version} on ps:{shard.index}: {sorted(rows)}"
+        check(shard.version == known.version + 1, "one update after another", where)
+        same = self.updates.setdefault((shard.generation, shard.version), rows)
+        check(same == rows, "every update has the same set on all shards", f"{where}, not {same}")
+        check(count == known.count + 1, "the sum is divided by the size of the set", where)
+        bases = {self.pushes[row].base_version for row in rows}
+        check(bases == {known.version}, "every gradient is of the values before the update", where)
+        tasks = [self.pushes[row].task for row in rows]
+        check(len(set(tasks)) == len(tasks), "one gradient of each trainer", where)
 
     def _check_restored(self, shard: MemoryShard) -> None:
         origin = self.loaded[shard.generation]
@@ -136,10 +178,12 @@ class Invariants:
             same = all(np.array_equal(values[name], there[name]) for name in there)
         check(same, "all shards go back to the last manifest", f"ps:{shard.index} from {origin}")
 
-    def _check_applied(self, shard: MemoryShard, row: int, value: float) -> None:
+    def _check_applied(self, shard: MemoryShard, row: int, value: float, together: int) -> None:
         push = self.pushes[row]
         where = f"{push} on ps:{shard.index}"
-        check(value == 1.0, "A retried push applies once", f"{where}: {value:g} times")
+        share = float(np.float32(1.0) / np.float32(together)) if self.sync else 1.0
+        check(value == share, "A retried push applies once", f"{where}: {value:g} times")
+        check(row not in self.dropped, "what was told to be dropped is never applied", where)
         check(
             push.generation == shard.generation,
             "nothing of another is ever applied or served",
@@ -147,16 +191,61 @@ class Invariants:
         )
         key = (shard.index, push.generation, push.task, push.member)
         check(
-            push.sequence == self._sequences[key] + 1,
+            push.sequence == self._sequences[key] + 1
+            or (self.sync and push.sequence > self._sequences[key]),
             "the next is last + 1; a gap is an error",
             f"{where} after {self._sequences[key]}",
         )
         self._sequences[key] = push.sequence
 
-    def served(self, generation: str, asked: str, own_row: float | None) -> None:
+    def told(self, row: int | None, outcomes: set[Outcome]) -> bool:
+        """Check what a trainer was told of its push; return whether that was dropped."""
+        if row is None:
+            return False
+        dropped = outcomes == {Outcome.DROPPED}
+        check(
+            dropped or outcomes <= {Outcome.APPLIED, Outcome.DUPLICATE},
+            "A step has one outcome, not one per shard",
+            f"{self.pushes[row]}: {outcomes}",
+        )
+        if dropped:
+            check(self.sync, "async and bounded never drop", self.pushes[row])
+            self.dropped.add(row)
+            inside = [number for number, rows in self.updates.items() if row in rows]
+            check(not inside, "what was told to be dropped is never applied", inside)
+        return dropped
+
+    def served(self, generation: str, asked: str, own_row: float | None, dropped: bool) -> None:
         """Check values that a trainer was given."""
         check(generation == asked, "Versions mean something only within one generation")
-        check(own_row in (None, 1.0), "one round trip does both: a pull sees its own push")
+        if own_row is not None:
+            seen = own_row == 0.0 if dropped else own_row > 0.0 if self.sync else own_row == 1.0
+            check(seen, "one round trip does both: a pull sees its own push", own_row)
+
+    def answered(
+        self, shard: MemoryShard, task: TaskName, member: int, reply: ExchangeReply
+    ) -> None:
+        """Check that a trainer is given values only while it is not too far ahead."""
+        clocks = shard.clocks
+        if clocks is None or reply.generation != shard.generation:
+            return
+        if member <= shard.refused.get(task, 0):
+            return  # what it asks for next is refused
+
+        def clock(one: TaskName) -> int:
+            number, start = clocks[one]
+            return start + self._sequences[shard.index, shard.generation, one, number]
+
+        if clocks.get(task, (0, 0))[0] != member:
+            done = self._sequences[shard.index, shard.generation, task, member]
+            check(done == 0, "a trainer whose clock is not known waits once it has pushed", task)
+            return
+        slowest = min(clock(one) for one in clocks)
+        check(
+            clock(task) <= slowest + self.policy.staleness,
+            "pulls wait until the slowest live trainer is within s",
+            f"{task} at {clock(task)}, the slowest at {slowest} on ps:{shard.index}",
+        )
 
     # ------------------------------------------------------------ the lead
 
@@ -165,13 +254,14 @@ class Invariants:
         grants, limit = lead.grants, self.max_steps
         if lead.live and own.phase is ShardPhase.LIVE:
             check(
-                grants.global_step == np.count_nonzero(own.slices["log"].value),
-                "The lead counts a step when it applies it",
+                grants.global_step == own.slices["count"].value[0],
+                "The lead counts a step when it applies it, or orders its update",
                 f"it counts {grants.global_step}",
             )
             if limit and grants.max_steps:
                 check(
-                    grants.global_step + len(grants.out) <= limit,
+                    grants.global_step + (bool(grants.out) if self.sync else len(grants.out))
+                    <= limit,
                     "never grants beyond max_steps: the final step is exact",
                     f"{grants.global_step} + {grants.out}",
                 )
@@ -229,8 +319,9 @@ class Invariants:
                 [one.snapshot.cut for one in files],
             )
             sets = applied(file.values)
+            steps = result.global_step if self.sync else len(sets)
             check(
-                bool((file.values["count"] == len(sets)).all()),
+                bool((file.values["count"] == steps).all()),
                 "a torn row never: dense and sparse agree in a cut",
             )
         inside = [self._by_member(applied(file.values), result.generation) for file in files]
@@ -246,8 +337,11 @@ class Invariants:
             )
             if torn:
                 check(key[0] in result.torn, "the manifest records it as torn", key)
+        if self.sync:
+            same = all(one == inside[0] for one in inside)
+            check(same and not result.torn, "a cut lies between two updates", inside)
         check(
-            result.global_step == len(applied(files[0].values)),
+            result.global_step == files[0].values["count"][0],
             "The checkpoint is named after the step in the cut",
             f"{result.global_step} for {len(applied(files[0].values))} steps",
         )
@@ -269,14 +363,14 @@ class Invariants:
         for (task, member), sequences in members.items():
             where = f"{task} number {member} on ps:{shard}: {sorted(sequences)}, V {result.cut}"
             check(
-                sequences == set(range(1, len(sequences) + 1)),
+                self.sync or sequences == set(range(1, len(sequences) + 1)),
                 "the applied sequences of a task are a prefix without gap",
                 where,
             )
-            inside = (member, len(sequences)) <= result.cut.get(task, (0, 0))
+            inside = (member, max(sequences)) <= result.cut.get(task, (0, 0))
             check(inside, "a shard lets in what is ≤ V", where)
         for task, (member, sequence) in result.cut.items():
-            there = len(members.get((task, member), ()))
+            there = max(members.get((task, member), {0}))
             check(
                 there == sequence or task in result.torn,
                 "a consistent cut: on every shard exactly what is ≤ V",

@@ -11,8 +11,9 @@ import numpy as np
 
 from psys.arrays import Array, IndexedSlices, VariableSpec
 from psys.initializers import Constant
-from psys.ps.memory_shard import MemoryShard, SliceState, Snapshot
+from psys.ps.memory_shard import MemoryShard
 from psys.ps.shard import LoadedSlice
+from psys.ps.slice_state import SliceState, Snapshot
 
 ROWS = 1024
 SGD = {"kind": "SGD", "learning_rate": 1.0}

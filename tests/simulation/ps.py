@@ -139,6 +139,8 @@ class Server(Process):
         invariants.look_at_shard(node.shard)
         for stream, reply in replies:
             assert isinstance(stream, Stream)
+            if reply.dense:
+                invariants.answered(node.shard, stream.client.name, stream.client.number, reply)
             stream.send_down(reply)
         snapshot = node.take_snapshot()
         if snapshot is not None:

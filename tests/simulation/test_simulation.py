@@ -6,7 +6,7 @@ A failure prints its seed and what happened. Look at it again with, from ``tests
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -16,9 +16,22 @@ from simulation.invariants import Violation
 from psys.ps.grants import Grants
 from psys.ps.job import Job
 from psys.ps.memory_shard import NO_FENCE, MemoryShard, Served
-from psys.ps.messages import ExchangeReply, ExchangeRequest, Fences, Grant
+from psys.ps.messages import (
+    ASYNC,
+    Consistency,
+    ExchangeReply,
+    ExchangeRequest,
+    Fences,
+    Grant,
+    Outcome,
+    Policy,
+    ShardFacts,
+    UpdateOrder,
+)
 from psys.ps.node import Node
 from psys.ps.roster import Roster
+from psys.ps.rounds import Clocks, Rounds
+from psys.ps.saving import Saving
 
 CHUNK = 75
 
@@ -54,11 +67,11 @@ def test_without_failures_every_job_finishes() -> None:
 class ForgetfulShard(MemoryShard):
     """Forgets that it has applied a push."""
 
-    def _serve(self, request: ExchangeRequest) -> ExchangeReply:
+    def _serve(self, caller: object, request: ExchangeRequest) -> ExchangeReply | None:
         fence = self.fences.get(request.task)
         if fence is not None and request.push is not None and request.sequence == fence.sequence:
             self.fences[request.task] = fence._replace(sequence=fence.sequence - 1)
-        return super()._serve(request)
+        return super()._serve(caller, request)
 
 
 class UnheldShard(MemoryShard):
@@ -71,13 +84,13 @@ class UnheldShard(MemoryShard):
 class DeafShard(MemoryShard):
     """Takes pushes of any generation, as if they were the next."""
 
-    def _serve(self, request: ExchangeRequest) -> ExchangeReply:
+    def _serve(self, caller: object, request: ExchangeRequest) -> ExchangeReply | None:
         if request.push is not None and request.generation != self.generation:
             fence = self.fences.get(request.task, NO_FENCE)
             member = max(request.member, fence.member)
             sequence = fence.sequence + 1 if member == fence.member else 1
             request = replace(request, generation=self.generation, member=member, sequence=sequence)
-        return super()._serve(request)
+        return super()._serve(caller, request)
 
 
 class ImpatientShard(MemoryShard):
@@ -85,6 +98,49 @@ class ImpatientShard(MemoryShard):
 
     def _cut_complete(self, cut: Fences) -> bool:
         return True
+
+
+class OpenShard(MemoryShard):
+    """Lets trainers run ahead (bounded)."""
+
+    def waits_for(self, request: ExchangeRequest) -> list[str]:
+        return []
+
+
+class AcceptingShard(MemoryShard):
+    """Keeps what came late for the next update (sync)."""
+
+    def _take_in(self, request: ExchangeRequest, before: int) -> tuple[Outcome, int]:
+        return super()._take_in(replace(request, base_version=self.version), before)
+
+
+class ThriftyShard(MemoryShard):
+    """Keeps what was left out of an update for the next (sync)."""
+
+    def _make_update(self, order: UpdateOrder) -> None:
+        kept = dict(self._kept._kept)
+        super()._make_update(order)
+        for (task, member), request in kept.items():
+            if order.pushes.get(task, (0, 0))[0] != member:
+                self._kept._kept[task, member] = request
+
+
+class SmallMindedShard(MemoryShard):
+    """Applies only the first of the gradients that were chosen (sync)."""
+
+    def _make_update(self, order: UpdateOrder) -> None:
+        first = dict(sorted(order.pushes.items())[: 1 + self.index])
+        super()._make_update(replace(order, pushes=first))
+
+
+class DroppingShard(MemoryShard):
+    """Forgets what it keeps of a trainer that is gone (sync)."""
+
+    def forget(self, caller: object) -> None:
+        for one in self._parked:
+            if one.caller == caller:
+                self._kept._kept.pop((one.request.task, one.request.member), None)
+        super().forget(caller)
 
 
 class LenientShard(MemoryShard):
@@ -124,6 +180,41 @@ class ForgetfulRoster(Roster):
         return 1
 
 
+class OwnWayRounds(Rounds):
+    """Goes by what one shard holds (sync)."""
+
+    def advance(
+        self, facts: Mapping[int, ShardFacts], live: Mapping[str, int], replicas: int, step: int
+    ) -> bool:
+        return super().advance({0: facts[0]}, live, replicas, step)
+
+
+class LoyalRounds(Rounds):
+    """Waits for whoever was ever there (sync)."""
+
+    def advance(
+        self, facts: Mapping[int, ShardFacts], live: Mapping[str, int], replicas: int, step: int
+    ) -> bool:
+        self.seen = getattr(self, "seen", {}) | dict(live)
+        return super().advance(facts, self.seen, replicas, step)
+
+
+class StuckClocks(Clocks):
+    """Counts with trainers that are gone (bounded)."""
+
+    def advance(self, live: Mapping[str, int]) -> None:
+        gone = {task: one[0] for task, one in self.started.items() if task not in live}
+        super().advance({**gone, **live})
+
+
+class CarelessSaving(Saving):
+    """Never says that shards are being cut, so that updates go on (sync)."""
+
+    @property
+    def cutting(self) -> bool:
+        return False
+
+
 Break = Callable[[Node], None]
 
 
@@ -142,26 +233,64 @@ def with_grants(kind: type[Grants]) -> Break:
     return break_it
 
 
+def with_rounds(kind: type[Rounds]) -> Break:
+    def break_it(node: Node) -> None:
+        if node.lead is not None:
+            node.lead.pace.rounds = kind()
+
+    return break_it
+
+
+def with_clocks(node: Node) -> None:
+    if node.lead is not None:
+        node.lead.pace.clocks = StuckClocks()
+
+
+def with_careless_saving(node: Node) -> None:
+    if node.lead is not None:
+        node.lead.saving.__class__ = CarelessSaving
+
+
 def with_roster(node: Node) -> None:
     if node.lead is not None:
         node.lead.roster = ForgetfulRoster()
 
 
+BOUNDED, SYNC = Policy(Consistency.BOUNDED, staleness=1), Policy(Consistency.SYNC, replicas=2)
+
+
 @pytest.mark.parametrize(
-    ("break_it", "sentence"),
+    ("policy", "break_it", "sentence"),
     [
-        pytest.param(with_shard(ForgetfulShard), "applies once", id="no duplicate"),
-        pytest.param(with_shard(UnheldShard), "lets in what is ≤ V", id="no hold"),
-        pytest.param(with_shard(ImpatientShard), "consistent cut", id="no wait for the cut"),
-        pytest.param(with_shard(DeafShard), "of another", id="no generation"),
-        pytest.param(with_shard(LenientShard), "beyond max_steps", id="no refusal"),
-        pytest.param(with_grants(GenerousGrants), "beyond max_steps", id="no limit"),
-        pytest.param(with_grants(StubbornGrants), "exactly max_steps", id="old stop reason"),
-        pytest.param(with_grants(GreedyGrants), "every role hears", id="lost grants"),
-        pytest.param(with_roster, "one process", id="no member numbers"),
+        pytest.param(ASYNC, with_shard(ForgetfulShard), "applies once", id="no duplicate"),
+        pytest.param(ASYNC, with_shard(UnheldShard), "lets in what is ≤ V", id="no hold"),
+        pytest.param(ASYNC, with_shard(ImpatientShard), "consistent cut", id="no wait for the cut"),
+        pytest.param(ASYNC, with_shard(DeafShard), "of another", id="no generation"),
+        pytest.param(ASYNC, with_shard(LenientShard), "beyond max_steps", id="no refusal"),
+        pytest.param(ASYNC, with_grants(GenerousGrants), "beyond max_steps", id="no limit"),
+        pytest.param(ASYNC, with_grants(StubbornGrants), "exactly max_steps", id="old stop reason"),
+        pytest.param(ASYNC, with_grants(GreedyGrants), "every role hears", id="lost grants"),
+        pytest.param(ASYNC, with_roster, "one process", id="no member numbers"),
+        pytest.param(BOUNDED, with_shard(OpenShard), "until the slowest", id="bounded: no gate"),
+        pytest.param(BOUNDED, with_clocks, "every role hears", id="bounded: waits for the lost"),
+        pytest.param(
+            SYNC, with_shard(AcceptingShard), "of the values before", id="sync: late ones kept"
+        ),
+        pytest.param(
+            SYNC, with_shard(ThriftyShard), "told to be dropped", id="sync: left out ones kept"
+        ),
+        pytest.param(SYNC, with_shard(SmallMindedShard), "the same set", id="sync: a smaller set"),
+        pytest.param(SYNC, with_shard(DroppingShard), "does not hold", id="sync: not kept"),
+        pytest.param(SYNC, with_rounds(OwnWayRounds), "does not hold", id="sync: one shard's word"),
+        pytest.param(
+            SYNC, with_rounds(LoyalRounds), "every role hears", id="sync: waits for the lost"
+        ),
+        pytest.param(
+            SYNC, with_careless_saving, "lets in what is ≤ V", id="sync: updates in a cut"
+        ),
     ],
 )
-def test_a_broken_core_is_found_out(break_it: Break, sentence: str) -> None:
+def test_a_broken_core_is_found_out(policy: Policy, break_it: Break, sentence: str) -> None:
     def broken(index: int, new_id: Callable[[], str], job: Job | None) -> Node:
         node = Node(index, new_id, job)
         break_it(node)
@@ -170,7 +299,7 @@ def test_a_broken_core_is_found_out(break_it: Break, sentence: str) -> None:
     def found() -> str:
         for seed in range(200):
             try:
-                simulate(seed, Options(node=broken))
+                simulate(seed, Options(node=broken), replace(plan_of(seed), policy=policy))
             except Violation as violation:
                 if sentence in str(violation).partition("\n")[0]:
                     return str(violation)

@@ -5,7 +5,7 @@ The virtual twin of ``psys.parameters``, ``psys.train`` and ``psys.roles.{chief,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from psys.errors import CheckpointError, ClusterError, Fenced, GenerationChanged
 from psys.ps.messages import (
     CheckpointEntry,
     ChiefFacts,
+    Consistency,
     ExchangeReply,
     ExchangeRequest,
     Grant,
@@ -82,7 +83,7 @@ class Trainer(Task):
     """Takes steps until no more are granted, its input ends, or it is asked to leave."""
 
     def __init__(self, cluster: Cluster, task: str, **facts: Any) -> None:
-        super().__init__(cluster, task, **facts)
+        super().__init__(cluster, task, policy=cluster.plan.policy, **facts)
         self.left = cluster.plan.input_steps or 10**9
         """Batches left; the input starts again with the process."""
         self.leaving = False
@@ -90,8 +91,16 @@ class Trainer(Task):
         self._connections = [Connection(self, index) for index in range(cluster.plan.num_ps)]
         self._place = ("", 0)
         self._sequence = 0
+        self._version = 0
+        self._sync = cluster.plan.policy.consistency is Consistency.SYNC
         self._row: int | None = None
+        """The row of the log of the last push that was applied."""
         self._pace_secs = self.clock.random.choice((0.01, 0.1, 0.6))
+
+    @property
+    def number(self) -> int:
+        """The member number it trains under."""
+        return self._place[1]
 
     # ------------------------------------------------------------ exchanges
 
@@ -106,7 +115,7 @@ class Trainer(Task):
         if directive.verdict is not None:
             return False
         self._place = (directive.generation, directive.member)
-        self._sequence, self._row = 0, None
+        self._sequence, self._version, self._row = 0, 0, None
         self.update(generation=directive.generation, phase=TaskPhase.WORKING)
         return True
 
@@ -115,10 +124,12 @@ class Trainer(Task):
         sequence = self._sequence + push
         row = self._row
         if push:
-            row = self.cluster.invariants.new_push(Push(generation, self.name, member, sequence))
+            push_made = Push(generation, self.name, member, sequence, self._version)
+            row = self.cluster.invariants.new_push(push_made)
         rows = {} if row is None else {"log": np.array([row], np.int64)}
+        base = self._version
         request = ExchangeRequest(
-            generation, self.name, member, sequence, 0, None, True, rows, wants_grant
+            generation, self.name, member, sequence, base, None, True, rows, wants_grant
         )
         if push:
             assert row is not None
@@ -126,38 +137,68 @@ class Trainer(Task):
         try:
             replies = yield from self._call(request)
             self._raise_for(replies)
+            outcomes = {reply.outcome for reply in replies}
+            while self._sync and len({reply.version for reply in replies}) > 1:
+                replies = yield from self._pull_again(request, replies)
+                self._raise_for(replies)
         except Fenced:
             yield from self._confirm_fenced()
             raise GenerationChanged from None
-        self._sequence, self._row = sequence, row
+        self._sequence, self._version = sequence, replies[0].version
+        dropped = self.cluster.invariants.told(row if push else None, outcomes)
         for reply in replies:
             own = None if row is None else float(reply.rows["log"][0, 0])
-            self.cluster.invariants.served(reply.generation, generation, own)
+            self.cluster.invariants.served(reply.generation, generation, own, dropped)
+        self._row = None if dropped else row
         self.step_seen = replies[0].global_step
         return replies[0].grant
 
-    def _call(self, request: ExchangeRequest) -> Steps[list[ExchangeReply]]:
+    def _pull_again(
+        self, request: ExchangeRequest, replies: list[ExchangeReply]
+    ) -> Steps[list[ExchangeReply]]:
+        """Pull from those shards that are an update behind the others."""
+        newest = max(reply.version for reply in replies)
+        behind = {i for i, reply in enumerate(replies) if reply.version < newest}
+        again = replace(request, push=None, least_version=newest)
+        found = yield from self._call(again, behind)
+        return [found.pop(0) if i in behind else reply for i, reply in enumerate(replies)]
+
+    def _call(
+        self, request: ExchangeRequest, only: Collection[int] | None = None
+    ) -> Steps[list[ExchangeReply]]:
         replies: dict[int, ExchangeReply] = {}
+        wanted = set(range(len(self._connections)) if only is None else only)
+        taken_in: set[int] = set()
         begun = None
         while True:
-            open_ones = [one for i, one in enumerate(self._connections) if i not in replies]
-            for index, connection in enumerate(self._connections):
-                if index not in replies:
-                    connection.send(replace(request, wants_grant=request.wants_grant and not index))
+            open_ones = [self._connections[i] for i in sorted(wanted - replies.keys())]
+            for index in sorted(wanted - replies.keys()):
+                mine = replace(request, wants_grant=request.wants_grant and not index)
+                if index in taken_in and request.push is not None:
+                    mine = replace(mine, push={})
+                self._connections[index].send(mine)
             if not (yield Wait(_all_answered(open_ones), REPLY_LIMIT_SECS)):
                 for connection in open_ones:
                     if connection.reply is None:
                         connection.give_up()
-            for index, connection in enumerate(self._connections):
-                if index not in replies and connection.reply is not None:
-                    replies[index] = connection.reply
-            if len(replies) == len(self._connections):
+            put_off = False
+            for index in sorted(wanted - replies.keys()):
+                reply = self._connections[index].reply
+                if reply is not None and reply.outcome in (Outcome.ACCUMULATED, Outcome.WAITING):
+                    taken_in.add(index)
+                    put_off = True
+                elif reply is not None:
+                    replies[index] = reply
+            if len(replies) == len(wanted):
                 return [replies[index] for index in sorted(replies)]
-            begun = begun or self.clock.now
             self.check()
             directive = self.directive
             if directive.verdict is not None or directive.generation != request.generation:
                 raise GenerationChanged
+            if put_off:
+                begun = None
+                continue
+            begun = begun or self.clock.now
             if self.clock.now - begun > self.cluster.limits.recover_secs:
                 raise ClusterError("a ps stayed out of reach")
             yield Wait(at_most_secs=self.clock.random.uniform(0.02, 0.3))

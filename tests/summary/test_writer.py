@@ -143,3 +143,14 @@ def test_what_is_no_number_is_refused_before_a_file_is_made(tmp_path: Path) -> N
     with SummaryWriter(tmp_path / "model") as writer, pytest.raises((TypeError, ValueError)):
         writer.scalar("loss", "low", 1)  # type: ignore[arg-type]
     assert not (tmp_path / "model").exists()
+
+
+def test_a_histogram_counts_each_value(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path) as writer:
+        writer.histogram("staleness", [2, 0, 2, 2, 70, 100], 9)
+    (value,) = read_events(only_file(tmp_path))[1].summary.value
+    histo = value.histo
+    assert (value.tag, histo.min, histo.max, histo.num, histo.sum) == ("staleness", 0, 100, 6, 176)
+    assert histo.sum_squares == 3 * 4 + 70**2 + 100**2
+    assert list(histo.bucket_limit) == [0.5, 2.5, 128.0]
+    assert list(histo.bucket) == [1, 3, 2]

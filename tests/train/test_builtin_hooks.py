@@ -7,6 +7,7 @@ import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from psys.train.builtin_hooks import (
     LossSummaryHook,
     ProgressHook,
     SecondOrStepTimer,
+    StalenessHook,
     StepCounterHook,
 )
 from psys.train.hooks import SessionRunContext, SessionRunValues
@@ -41,16 +43,22 @@ def regressor(model_dir: Path, **config: Any) -> Any:
     )
 
 
-def scalars(directory: Path) -> dict[str, list[int]]:
-    """The steps at which each curve has a value, in the one event file of a directory."""
+def events(directory: Path) -> Iterator[Event]:
+    """Yield what is in the one event file of a directory."""
     (file,) = directory.glob("events.out.tfevents.*")
-    data, at, found = file.read_bytes(), 0, {}  # type: ignore[var-annotated]
+    data, at = file.read_bytes(), 0
     while at < len(data):
         (length,) = struct.unpack_from("<Q", data, at)
-        event = Event.FromString(data[at + 12 : at + 12 + length])
+        yield Event.FromString(data[at + 12 : at + 12 + length])
+        at += 16 + length
+
+
+def scalars(directory: Path) -> dict[str, list[int]]:
+    """The steps at which each curve has a value, in the one event file of a directory."""
+    found: dict[str, list[int]] = {}
+    for event in events(directory):
         for value in event.summary.value:
             found.setdefault(value.tag, []).append(event.step)
-        at += 16 + length
     return found
 
 
@@ -186,3 +194,23 @@ def test_a_save_that_fails_ends_training(tmp_path: Path) -> None:
         regressor(tmp_path, save_checkpoints_steps=2).train(
             input_fn, steps=6, saving_listeners=[Spoiling()]
         )
+
+
+def test_staleness_and_drops_are_written_every_so_many_steps(tmp_path: Path) -> None:
+    writer = SummaryWriter(tmp_path)
+    hook = StalenessHook(10, writer)
+    for step, staleness, dropped in ((1, 0, False), (5, 2, True), (11, 3, False), (12, 1, True)):
+        values = SessionRunValues(None, 0.0, step, 4, staleness, dropped)
+        hook.after_run(SessionRunContext(None), values)
+    session: Any = SimpleNamespace(global_step=12)
+    hook.end(session)
+    writer.close()
+    found = [(event.step, value) for event in events(tmp_path) for value in event.summary.value]
+    histograms = [
+        (step, value.histo.num, value.histo.max)
+        for step, value in found
+        if value.tag == "staleness"
+    ]
+    assert histograms == [(1, 1, 0), (11, 2, 3), (12, 1, 1)]
+    dropped_steps = [value.simple_value for _, value in found if value.tag == "dropped_steps"]
+    assert dropped_steps == [0, 1, 2]

@@ -17,9 +17,9 @@ from psys.checkpoint.storage import FileStorage
 from psys.errors import CheckpointCorrupt, CheckpointNotFound, Fenced, GenerationChanged
 from psys.host import NodeHost
 from psys.initializers import Constant
-from psys.ps.memory_shard import SliceState, Snapshot
 from psys.ps.messages import ShardFacts, ShardOrders, ShardPhase
 from psys.ps.shard import LoadedSlice
+from psys.ps.slice_state import SliceState, Snapshot
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
 from psys.train.shard_files import fetch_checkpoint, shard_writer

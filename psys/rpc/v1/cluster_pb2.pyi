@@ -41,6 +41,13 @@ class JobPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_PHASE_STOPPING: _ClassVar[JobPhase]
     JOB_PHASE_DRAINED: _ClassVar[JobPhase]
     JOB_PHASE_ENDED: _ClassVar[JobPhase]
+
+class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONSISTENCY_UNSPECIFIED: _ClassVar[Consistency]
+    CONSISTENCY_ASYNC: _ClassVar[Consistency]
+    CONSISTENCY_BOUNDED: _ClassVar[Consistency]
+    CONSISTENCY_SYNC: _ClassVar[Consistency]
 TASK_PHASE_UNSPECIFIED: TaskPhase
 TASK_PHASE_JOINING: TaskPhase
 TASK_PHASE_WORKING: TaskPhase
@@ -63,6 +70,10 @@ JOB_PHASE_RUNNING: JobPhase
 JOB_PHASE_STOPPING: JobPhase
 JOB_PHASE_DRAINED: JobPhase
 JOB_PHASE_ENDED: JobPhase
+CONSISTENCY_UNSPECIFIED: Consistency
+CONSISTENCY_ASYNC: Consistency
+CONSISTENCY_BOUNDED: Consistency
+CONSISTENCY_SYNC: Consistency
 
 class AttendRequest(_message.Message):
     __slots__ = ("report",)
@@ -130,8 +141,28 @@ class ShardFile(_message.Message):
     sha256: str
     def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
+class Policy(_message.Message):
+    __slots__ = ("consistency", "staleness", "replicas")
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    consistency: Consistency
+    staleness: int
+    replicas: int
+    def __init__(self, consistency: _Optional[_Union[Consistency, str]] = ..., staleness: _Optional[int] = ..., replicas: _Optional[int] = ...) -> None: ...
+
+class UpdateOrder(_message.Message):
+    __slots__ = ("number", "global_step", "pushes")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
+    PUSHES_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    global_step: int
+    pushes: Fences
+    def __init__(self, number: _Optional[int] = ..., global_step: _Optional[int] = ..., pushes: _Optional[_Union[Fences, _Mapping]] = ...) -> None: ...
+
 class ShardFacts(_message.Message):
-    __slots__ = ("index", "phase", "generation", "refused", "held", "fences", "cut", "written", "file", "write_error", "newest_checkpoint", "newest_step", "past_fences", "cut_inputs", "cut_examples")
+    __slots__ = ("index", "phase", "generation", "refused", "held", "fences", "cut", "written", "file", "write_error", "newest_checkpoint", "newest_step", "past_fences", "cut_inputs", "cut_examples", "updates", "arrived")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +178,8 @@ class ShardFacts(_message.Message):
     PAST_FENCES_FIELD_NUMBER: _ClassVar[int]
     CUT_INPUTS_FIELD_NUMBER: _ClassVar[int]
     CUT_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    ARRIVED_FIELD_NUMBER: _ClassVar[int]
     index: int
     phase: ShardPhase
     generation: str
@@ -162,7 +195,9 @@ class ShardFacts(_message.Message):
     past_fences: _containers.RepeatedCompositeFieldContainer[PastFence]
     cut_inputs: Numbers
     cut_examples: int
-    def __init__(self, index: _Optional[int] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., generation: _Optional[str] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., held: _Optional[str] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ..., cut: _Optional[str] = ..., written: _Optional[str] = ..., file: _Optional[_Union[ShardFile, _Mapping]] = ..., write_error: _Optional[str] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ..., past_fences: _Optional[_Iterable[_Union[PastFence, _Mapping]]] = ..., cut_inputs: _Optional[_Union[Numbers, _Mapping]] = ..., cut_examples: _Optional[int] = ...) -> None: ...
+    updates: int
+    arrived: Fences
+    def __init__(self, index: _Optional[int] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., generation: _Optional[str] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., held: _Optional[str] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ..., cut: _Optional[str] = ..., written: _Optional[str] = ..., file: _Optional[_Union[ShardFile, _Mapping]] = ..., write_error: _Optional[str] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ..., past_fences: _Optional[_Iterable[_Union[PastFence, _Mapping]]] = ..., cut_inputs: _Optional[_Union[Numbers, _Mapping]] = ..., cut_examples: _Optional[int] = ..., updates: _Optional[int] = ..., arrived: _Optional[_Union[Fences, _Mapping]] = ...) -> None: ...
 
 class ChiefFacts(_message.Message):
     __slots__ = ("max_steps", "loaded", "loaded_step", "save_request", "stop_reason", "committed", "evaluator_expected", "conclusion", "proposed_job", "loaded_examples")
@@ -201,7 +236,7 @@ class EvaluatorFacts(_message.Message):
     def __init__(self, completed: _Optional[_Iterable[str]] = ..., pins: _Optional[_Iterable[str]] = ..., progress: _Optional[str] = ..., export: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("task", "instance", "revision", "protocol_version", "cluster_digest", "model_digest", "generation", "member", "phase", "reason", "heard_verdict", "shard", "chief", "evaluator", "job_id")
+    __slots__ = ("task", "instance", "revision", "protocol_version", "cluster_digest", "model_digest", "generation", "member", "phase", "reason", "heard_verdict", "shard", "chief", "evaluator", "job_id", "policy")
     TASK_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -217,6 +252,7 @@ class Report(_message.Message):
     CHIEF_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
     task: str
     instance: str
     revision: int
@@ -232,10 +268,11 @@ class Report(_message.Message):
     chief: ChiefFacts
     evaluator: EvaluatorFacts
     job_id: str
-    def __init__(self, task: _Optional[str] = ..., instance: _Optional[str] = ..., revision: _Optional[int] = ..., protocol_version: _Optional[int] = ..., cluster_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., generation: _Optional[str] = ..., member: _Optional[int] = ..., phase: _Optional[_Union[TaskPhase, str]] = ..., reason: _Optional[str] = ..., heard_verdict: bool = ..., shard: _Optional[_Union[ShardFacts, _Mapping]] = ..., chief: _Optional[_Union[ChiefFacts, _Mapping]] = ..., evaluator: _Optional[_Union[EvaluatorFacts, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
+    policy: Policy
+    def __init__(self, task: _Optional[str] = ..., instance: _Optional[str] = ..., revision: _Optional[int] = ..., protocol_version: _Optional[int] = ..., cluster_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., generation: _Optional[str] = ..., member: _Optional[int] = ..., phase: _Optional[_Union[TaskPhase, str]] = ..., reason: _Optional[str] = ..., heard_verdict: bool = ..., shard: _Optional[_Union[ShardFacts, _Mapping]] = ..., chief: _Optional[_Union[ChiefFacts, _Mapping]] = ..., evaluator: _Optional[_Union[EvaluatorFacts, _Mapping]] = ..., job_id: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
 
 class ShardOrders(_message.Message):
-    __slots__ = ("generation", "phase", "refused", "save", "cut", "cut_step", "chief")
+    __slots__ = ("generation", "phase", "refused", "save", "cut", "cut_step", "chief", "policy", "update", "clocks")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +280,9 @@ class ShardOrders(_message.Message):
     CUT_FIELD_NUMBER: _ClassVar[int]
     CUT_STEP_FIELD_NUMBER: _ClassVar[int]
     CHIEF_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    CLOCKS_FIELD_NUMBER: _ClassVar[int]
     generation: str
     phase: ShardPhase
     refused: Numbers
@@ -250,7 +290,10 @@ class ShardOrders(_message.Message):
     cut: Fences
     cut_step: int
     chief: int
-    def __init__(self, generation: _Optional[str] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., save: _Optional[str] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., cut_step: _Optional[int] = ..., chief: _Optional[int] = ...) -> None: ...
+    policy: Policy
+    update: UpdateOrder
+    clocks: Fences
+    def __init__(self, generation: _Optional[str] = ..., phase: _Optional[_Union[ShardPhase, str]] = ..., refused: _Optional[_Union[Numbers, _Mapping]] = ..., save: _Optional[str] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., cut_step: _Optional[int] = ..., chief: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., update: _Optional[_Union[UpdateOrder, _Mapping]] = ..., clocks: _Optional[_Union[Fences, _Mapping]] = ...) -> None: ...
 
 class SaveResult(_message.Message):
     __slots__ = ("request", "checkpoint_id", "generation", "global_step", "cut", "files", "torn", "error", "inputs", "examples")
@@ -301,7 +344,7 @@ class ChiefOrders(_message.Message):
     def __init__(self, initialize: _Optional[str] = ..., lost_step: _Optional[int] = ..., saved: _Optional[_Union[SaveResult, _Mapping]] = ..., completed: _Optional[_Iterable[str]] = ..., evaluator: _Optional[str] = ..., evaluator_seen: bool = ..., export: _Optional[str] = ..., pins: _Optional[_Iterable[str]] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ...) -> None: ...
 
 class Directive(_message.Message):
-    __slots__ = ("revision", "lead", "standing", "member", "generation", "job", "waiting_for", "global_step", "live_trainers", "shard", "chief", "verdict", "job_id")
+    __slots__ = ("revision", "lead", "standing", "member", "generation", "job", "waiting_for", "global_step", "live_trainers", "shard", "chief", "verdict", "job_id", "ps_lost")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     LEAD_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
@@ -315,6 +358,7 @@ class Directive(_message.Message):
     CHIEF_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    PS_LOST_FIELD_NUMBER: _ClassVar[int]
     revision: int
     lead: str
     standing: Standing
@@ -328,7 +372,8 @@ class Directive(_message.Message):
     chief: ChiefOrders
     verdict: _checkpoints_pb2.JobVerdict
     job_id: str
-    def __init__(self, revision: _Optional[int] = ..., lead: _Optional[str] = ..., standing: _Optional[_Union[Standing, str]] = ..., member: _Optional[int] = ..., generation: _Optional[str] = ..., job: _Optional[_Union[JobPhase, str]] = ..., waiting_for: _Optional[str] = ..., global_step: _Optional[int] = ..., live_trainers: _Optional[int] = ..., shard: _Optional[_Union[ShardOrders, _Mapping]] = ..., chief: _Optional[_Union[ChiefOrders, _Mapping]] = ..., verdict: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ..., job_id: _Optional[str] = ...) -> None: ...
+    ps_lost: bool
+    def __init__(self, revision: _Optional[int] = ..., lead: _Optional[str] = ..., standing: _Optional[_Union[Standing, str]] = ..., member: _Optional[int] = ..., generation: _Optional[str] = ..., job: _Optional[_Union[JobPhase, str]] = ..., waiting_for: _Optional[str] = ..., global_step: _Optional[int] = ..., live_trainers: _Optional[int] = ..., shard: _Optional[_Union[ShardOrders, _Mapping]] = ..., chief: _Optional[_Union[ChiefOrders, _Mapping]] = ..., verdict: _Optional[_Union[_checkpoints_pb2.JobVerdict, _Mapping]] = ..., job_id: _Optional[str] = ..., ps_lost: bool = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

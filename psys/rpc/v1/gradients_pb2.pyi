@@ -18,6 +18,9 @@ class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTCOME_GENERATION_CHANGED: _ClassVar[Outcome]
     OUTCOME_GAP: _ClassVar[Outcome]
     OUTCOME_REFUSED: _ClassVar[Outcome]
+    OUTCOME_DROPPED: _ClassVar[Outcome]
+    OUTCOME_ACCUMULATED: _ClassVar[Outcome]
+    OUTCOME_WAITING: _ClassVar[Outcome]
 
 class Grant(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,6 +37,9 @@ OUTCOME_FENCED: Outcome
 OUTCOME_GENERATION_CHANGED: Outcome
 OUTCOME_GAP: Outcome
 OUTCOME_REFUSED: Outcome
+OUTCOME_DROPPED: Outcome
+OUTCOME_ACCUMULATED: Outcome
+OUTCOME_WAITING: Outcome
 GRANT_UNSPECIFIED: Grant
 GRANT_NONE: Grant
 GRANT_GO: Grant
@@ -49,7 +55,7 @@ class ExchangeRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[ExchangeRequestHeader, _Mapping]] = ..., bulk: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeRequestHeader(_message.Message):
-    __slots__ = ("generation", "task", "member", "sequence", "base_version", "has_push", "pull_dense", "wants_grant", "tensors", "global_step", "input_batches", "examples", "bulk_region", "reply_region")
+    __slots__ = ("generation", "task", "member", "sequence", "base_version", "has_push", "pull_dense", "wants_grant", "tensors", "global_step", "input_batches", "examples", "least_version", "bulk_region", "reply_region")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +68,7 @@ class ExchangeRequestHeader(_message.Message):
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
     INPUT_BATCHES_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LEAST_VERSION_FIELD_NUMBER: _ClassVar[int]
     BULK_REGION_FIELD_NUMBER: _ClassVar[int]
     REPLY_REGION_FIELD_NUMBER: _ClassVar[int]
     generation: str
@@ -76,9 +83,10 @@ class ExchangeRequestHeader(_message.Message):
     global_step: int
     input_batches: int
     examples: int
+    least_version: int
     bulk_region: _tensors_pb2.MemoryRegion
     reply_region: _tensors_pb2.MemoryRegion
-    def __init__(self, generation: _Optional[str] = ..., task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ..., base_version: _Optional[int] = ..., has_push: bool = ..., pull_dense: bool = ..., wants_grant: bool = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., global_step: _Optional[int] = ..., input_batches: _Optional[int] = ..., examples: _Optional[int] = ..., bulk_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ..., reply_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ...) -> None: ...
+    def __init__(self, generation: _Optional[str] = ..., task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ..., base_version: _Optional[int] = ..., has_push: bool = ..., pull_dense: bool = ..., wants_grant: bool = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., global_step: _Optional[int] = ..., input_batches: _Optional[int] = ..., examples: _Optional[int] = ..., least_version: _Optional[int] = ..., bulk_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ..., reply_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
     __slots__ = ("header", "bulk")

@@ -1,0 +1,198 @@
+"""SliceState: one slice of a variable, with its optimizer and what that keeps about it.
+
+It refuses gradients that do not fit, and applies those that do. It knows no trainer.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from psys import kernels
+from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
+from psys.errors import ModelError
+from psys.optimizers import optimizer as optimizers
+from psys.ps.messages import ExchangeRequest, Fences
+from psys.ps.shard import LoadedSlice
+
+
+@dataclass
+class SliceState:
+    """One slice and what its optimizer keeps about it. Arrays are ``[stop - start, ...]``."""
+
+    spec: VariableSpec
+    start: int
+    stop: int
+    value: Array
+    optimizer: optimizers.Optimizer | None
+    slots: dict[str, Array]
+    scalars: dict[str, float]
+    damage: str = ""
+    """How a push came to be applied in part."""
+
+    @classmethod
+    def from_loaded(cls, loaded: LoadedSlice) -> SliceState:
+        """Build the state, running the initializer for what was not given."""
+        spec, rows = loaded.spec, loaded.stop - loaded.start
+        shape = (rows, *spec.row_shape)
+        if not 0 <= loaded.start <= loaded.stop <= spec.rows:
+            raise ModelError(
+                f"Slice [{loaded.start}, {loaded.stop}) of {spec.name!r} lies outside its "
+                f"{spec.rows} rows."
+            )
+        value = loaded.value
+        if value is None:
+            value = spec.initializer.rows(
+                spec.name, spec.shape, spec.dtype, loaded.start, loaded.stop, loaded.seed
+            )
+        optimizer = None if spec.optimizer is None else optimizers.from_config(spec.optimizer)
+        slots: dict[str, Array] = {}
+        scalars: dict[str, float] = {}
+        if optimizer is not None:
+            scalars = {k: loaded.scalars.get(k, v) for k, v in optimizer.scalars.items()}
+            for name, initial in optimizer.slots.items():
+                given = loaded.slots.get(name)
+                slots[name] = np.full(shape, initial, spec.dtype) if given is None else given
+        state = cls(spec, loaded.start, loaded.stop, value, optimizer, slots, scalars)
+        for what, array in (("value", value), *slots.items()):
+            if array.shape != shape or array.dtype != DTYPES[spec.dtype]:
+                raise ModelError(
+                    f"{what} of {spec.name!r}[{loaded.start}:{loaded.stop}]: expected {shape} "
+                    f"{spec.dtype}, got {array.shape} {array.dtype}."
+                )
+        return state
+
+    def copy(self) -> SliceState:
+        """Return a copy that later pushes do not change."""
+        return SliceState(
+            self.spec,
+            self.start,
+            self.stop,
+            self.value.copy(),
+            self.optimizer,
+            {name: slot.copy() for name, slot in self.slots.items()},
+            dict(self.scalars),
+        )
+
+    def refusal(self, gradient: Gradient, global_step: int) -> str:
+        """Return why the gradient of ``global_step`` cannot be applied here, '' if it can."""
+        name = self.spec.name
+        if self.optimizer is None:
+            return f"Variable {name!r} is not trained by gradients."
+        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+        if values.dtype != self.value.dtype:
+            return f"Gradient of {name!r}: expected {self.value.dtype}, got {values.dtype}."
+        if isinstance(gradient, IndexedSlices):
+            if values.shape[1:] != self.value.shape[1:]:
+                return (
+                    f"Gradient of {name!r}: expected rows of {self.value.shape[1:]}, "
+                    f"got {values.shape[1:]}."
+                )
+            if refused := self.refuse_rows(gradient.indices):
+                return refused
+        elif values.shape != self.value.shape:
+            return f"Gradient of {name!r}: expected {self.value.shape}, got {values.shape}."
+        if not all_finite(values):
+            return f"Gradient of {name!r} is not finite."
+        try:
+            self.optimizer.rate(global_step)
+        except Exception as error:
+            # A schedule of the user's may raise anything, and here nothing is changed yet.
+            return f"No learning rate for {name!r}: {_describe(error)}"
+        return ""
+
+    def refuse_rows(self, rows: Array) -> str:
+        """Return why these local rows cannot be read or changed, '' if they can."""
+        if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= len(self.value)):
+            return (
+                f"Rows of {self.spec.name!r}: expected 0 ≤ row < {len(self.value)} within the "
+                f"slice, got {int(rows.min())} to {int(rows.max())}."
+            )
+        return ""
+
+    def apply(self, gradient: Gradient, global_step: int) -> None:
+        """Let the optimizer change value and slots in place; note it as damage if that raises.
+
+        The push then counts, since nobody knows how much of it is in; but the model is damaged.
+
+        Args:
+            gradient: of the slice.
+            global_step: the step it was computed at, for schedules.
+        """
+        assert self.optimizer is not None  # refusal() said so before
+        try:
+            if isinstance(gradient, IndexedSlices):
+                summed = gradient.summed()
+                self.optimizer.apply_sparse(
+                    self.value,
+                    self.slots,
+                    self.scalars,
+                    summed.indices,
+                    summed.values,
+                    global_step=global_step,
+                )
+            else:
+                self.optimizer.apply_dense(
+                    self.value, self.slots, self.scalars, gradient, global_step=global_step
+                )
+        except Exception as error:
+            self.damage = (
+                f"A push was applied in part: the update of {self.spec.name!r} failed with "
+                f"{_describe(error)} These values are no model any more; correct the optimizer "
+                "and go on from the last checkpoint."
+            )
+
+
+def _describe(error: Exception) -> str:
+    """Return what an exception says, of the user's own code maybe, and where it was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})."
+
+
+def damage(slices: Mapping[str, SliceState]) -> str:
+    """Return why nothing of these slices is to be served or saved any more, '' if all is well."""
+    return next((one.damage for one in slices.values() if one.damage), "")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A cut of one shard, ready to be written."""
+
+    save: str
+    generation: str
+    index: int
+    global_step: int
+    cut: Fences
+    slices: tuple[SliceState, ...]
+
+
+def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
+    """Return why a request as a whole does not fit the slices of a shard, '' if it does."""
+    if reason := damage(slices):
+        return reason
+    push: Mapping[str, Gradient] = request.push or {}
+    unknown = sorted({*push, *request.pull_rows} - slices.keys())
+    if unknown:
+        return f"This ps holds no slice of {', '.join(unknown)}."
+    for name, gradient in push.items():
+        if refused := slices[name].refusal(gradient, request.global_step):
+            return refused
+    for name, rows in request.pull_rows.items():
+        if refused := slices[name].refuse_rows(rows):
+            return refused
+    return ""
+
+
+def prepare(slices: Sequence[LoadedSlice]) -> None:
+    """Let the optimizers of slices that are about to be loaded get ready; may take seconds."""
+    wanted = {
+        (repr(sorted(one.spec.optimizer.items())), one.spec.dtype): one.spec
+        for one in slices
+        if one.spec.optimizer is not None
+    }
+    for spec in wanted.values():
+        kernels.prepare_push(spec.dtype)  # whatever applies it, a numpy update of the user's too
+        optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)
