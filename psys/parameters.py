@@ -208,6 +208,8 @@ class Parameters:
             for index in range(len(self.shards))
         ]
         self._bound_replies(requests)
+        for shard, request in zip(self.shards, requests, strict=True):
+            shard.prepare_exchange(request)
         replies = self._call(place, requests, [None] * len(requests))
         outcome, staleness = replies[0].outcome, max(reply.staleness for reply in replies)
         if pull:

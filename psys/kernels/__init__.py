@@ -25,6 +25,7 @@ __all__ = [
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
+    "prepare_push",
     "prepare_update",
     "put_rows",
     "sum_duplicates",
@@ -39,20 +40,30 @@ _INT64 = np.dtype(np.int64)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+def prepare_push(dtype: str) -> None:
+    """Compile now what every push takes before it is applied, so that none has to wait for it.
+
+    Args:
+        dtype: of the variable.
+    """
+    from psys.kernels import floats, rows
+
+    if np.dtype(dtype) in _FLOATS:
+        finite = floats.all_finite_32 if dtype == "float32" else floats.all_finite_64
+        finite.prepare(np.dtype(dtype))
+    rows.sum_duplicates.prepare(np.dtype(dtype))
+
+
 def prepare_update(name: str, dtype: str) -> None:
-    """Compile now what applying an update takes, so that no request has to wait for it.
+    """Compile now an update, so that no push has to wait for it.
 
     Args:
         name: which update, a key of ``psys.kernels.updates.UPDATES``.
         dtype: of the variable.
     """
-    from psys.kernels import floats, rows
     from psys.kernels.updates import UPDATES
 
-    floats.all_finite_32.prepare(np.dtype(dtype))
-    floats.all_finite_64.prepare(np.dtype(dtype))
-    for one in (UPDATES[name], rows.sum_duplicates):
-        one.prepare(np.dtype(dtype))
+    UPDATES[name].prepare(np.dtype(dtype))
 
 
 def update_dense(
@@ -68,10 +79,11 @@ def update_dense(
         numbers: what the update says it needs.
 
     Raises:
-        ModelError: if the value is neither float32 nor float64, or a shape differs.
+        ModelError: if the value is neither float32 nor float64, a shape differs, or there are
+            too few numbers.
     """
     first_row = np.zeros(1, np.int64)
-    _update(name, [value, *slots], (1, value.size), gradient, (1, value.size), first_row, numbers)
+    _update(name, [value, *slots], (1, value.size), gradient, value.shape, first_row, numbers)
 
 
 def update_rows(
@@ -93,8 +105,8 @@ def update_rows(
         numbers: what the update says it needs.
 
     Raises:
-        ModelError: if the value is neither float32 nor float64, a shape differs, or an index
-            is out of order or out of range.
+        ModelError: if the value is neither float32 nor float64, a shape differs, an index is out
+            of order or out of range, or there are too few numbers.
     """
     width = _width(value)
     indices = np.ascontiguousarray(indices, np.int64)
@@ -104,8 +116,8 @@ def update_rows(
         raise ModelError(
             f"Rows to update must be sorted, unique and in [0, {len(value)}), got {indices}."
         )
-    shape = (len(value), width)
-    _update(name, [value, *slots], shape, rows, (len(indices), width), indices, numbers)
+    expected = (len(indices), *value.shape[1:])
+    _update(name, [value, *slots], (len(value), width), rows, expected, indices, numbers)
 
 
 def _update(
@@ -113,11 +125,11 @@ def _update(
     arrays: Sequence[Array],
     shape: tuple[int, int],
     gradient: Array,
-    gradient_shape: tuple[int, int],
+    gradient_shape: tuple[int, ...],
     indices: Array,
     numbers: Sequence[float],
 ) -> None:
-    from psys.kernels.updates import UPDATES
+    from psys.kernels.updates import NUMBERS, UPDATES
 
     value = arrays[0]
     if value.dtype not in _FLOATS:
@@ -127,10 +139,11 @@ def _update(
             f"Slots must be {value.dtype} {value.shape} as their variable is, got "
             f"{[f'{slot.dtype} {slot.shape}' for slot in arrays[1:]]}."
         )
-    if gradient.size != gradient_shape[0] * gradient_shape[1]:
+    if gradient.shape != gradient_shape:
+        raise ModelError(f"A gradient of {gradient_shape} was expected, got {gradient.shape}.")
+    if len(numbers) < NUMBERS[name]:
         raise ModelError(
-            f"A gradient of {gradient_shape[0]} rows of {gradient_shape[1]} was expected, got "
-            f"{gradient.shape}."
+            f"Update {name!r} takes {NUMBERS[name]} numbers, got {len(numbers)}: {numbers}."
         )
     if not value.size:
         return
@@ -138,7 +151,7 @@ def _update(
     tables = [array if array.flags.carray else array.copy("C") for array in arrays]
     UPDATES[name][value.dtype](
         *(table.reshape(shape) for table in tables),
-        _to_read(gradient, value.dtype).reshape(gradient_shape),
+        _to_read(gradient, value.dtype).reshape(len(indices), shape[1]),
         indices,
         np.array(numbers, value.dtype),
     )
@@ -155,11 +168,14 @@ def unique(ids: Array) -> tuple[Array, Array]:
 
     Args:
         ids: ``[n]`` integers.
+
+    Raises:
+        ModelError: if they are no integers, or beyond int64.
     """
     from psys.kernels import rows
 
     found, inverse = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
-    count = rows.unique(_to_read(ids, _INT64), found, inverse)
+    count = rows.unique(_whole(ids), found, inverse)
     return found[:count], inverse
 
 
@@ -174,7 +190,7 @@ def sum_duplicates(ids: Array, values: Array) -> tuple[Array, Array]:
         values: ``[n, ...]``, a row for each.
 
     Raises:
-        ModelError: if there are not as many rows as ids.
+        ModelError: if there are not as many rows as ids, or these are no integers below 2**63.
     """
     from psys.kernels import rows
 
@@ -183,7 +199,7 @@ def sum_duplicates(ids: Array, values: Array) -> tuple[Array, Array]:
     shape = (len(ids), _width(values))
     found, sums = np.empty(len(ids), np.int64), np.empty(shape, values.dtype)
     given = _to_read(values, values.dtype).reshape(shape)
-    count = rows.sum_duplicates[values.dtype](_to_read(ids, _INT64), given, found, sums)
+    count = rows.sum_duplicates[values.dtype](_whole(ids), given, found, sums)
     return found[:count], sums[:count].reshape((count, *values.shape[1:]))
 
 
@@ -208,7 +224,7 @@ def add_rows(values: Array, index: Array, count: int) -> Array:
     width = _width(values)
     sums = np.zeros((count, width), values.dtype)
     given = _to_read(values, values.dtype).reshape(len(values), width)
-    wrong = rows.add_rows[values.dtype](given, _to_read(index, _INT64), sums)
+    wrong = rows.add_rows[values.dtype](given, _whole(index), sums)
     if wrong >= 0:
         raise ModelError(f"Rows must lie in [0, {count}), got {index[wrong]} at {wrong}.")
     return sums.reshape((count, *values.shape[1:]))
@@ -230,7 +246,7 @@ def put_rows(rows: Array, index: Array, out: Array, column: int) -> None:
 
     _check_columns(out, column, rows.shape[1], index)
     given = _to_read(rows, out.dtype)
-    wrong = kernels.put_rows[out.dtype](given, _to_read(index, _INT64), out, column)
+    wrong = kernels.put_rows[out.dtype](given, _whole(index), out, column)
     if wrong >= 0:
         raise ModelError(f"Rows must lie in [0, {len(rows)}), got {index[wrong]} at {wrong}.")
 
@@ -253,7 +269,7 @@ def add_columns(values: Array, column: int, width: int, index: Array, count: int
     _check_columns(values, column, width, index)
     sums = np.zeros((count, width), values.dtype)
     given = _to_read(values, values.dtype)
-    wrong = kernels.add_columns[values.dtype](given, column, _to_read(index, _INT64), sums)
+    wrong = kernels.add_columns[values.dtype](given, column, _whole(index), sums)
     if wrong >= 0:
         raise ModelError(f"Rows must lie in [0, {count}), got {index[wrong]} at {wrong}.")
     return sums
@@ -357,6 +373,19 @@ def _convert(kernel: Any, given: Array, from_: Any, to: Any, out: Array | None) 
 
 def _width(values: Array) -> int:
     return int(np.prod(values.shape[1:], dtype=np.int64))
+
+
+def _whole(ids: Array) -> Array:
+    """Return ids as compiled code reads them: int64, and the very numbers that were given.
+
+    Raises:
+        ModelError: if they are no integers, or beyond int64.
+    """
+    if ids.size and ids.dtype.kind not in "iu":
+        raise ModelError(f"Ids and row numbers must be integers, got {ids.dtype}.")
+    if ids.dtype == np.uint64 and ids.size and int(ids.max()) > np.iinfo(np.int64).max:
+        raise ModelError(f"Ids must be below 2**63, got {ids.max()}.")
+    return _to_read(ids, _INT64)
 
 
 def _to_read(array: Array, dtype: np.dtype[Any]) -> Array:

@@ -23,19 +23,24 @@ UPDATES: dict[str, Kernel] = {}
 """Every update, by the name of its function."""
 
 
-def _update(slots: int) -> Callable[[Callable[..., None]], Kernel]:
-    """Return a decorator that makes a function the update of an optimizer with ``slots`` slots."""
+NUMBERS: dict[str, int] = {}
+"""How many numbers each update reads; it does not look whether they are there."""
+
+
+def _update(slots: int, numbers: int) -> Callable[[Callable[..., None]], Kernel]:
+    """Return a decorator that makes a function an update with so many slots and numbers."""
 
     def register(function: Callable[..., None]) -> Kernel:
         arrays = [changes(2)] * (1 + slots)
         made = kernel(*arrays, reads(2), reads(1, "int64"), reads(1))(function)
         UPDATES[made.name] = made
+        NUMBERS[made.name] = numbers
         return made
 
     return register
 
 
-@_update(slots=0)
+@_update(slots=0, numbers=1)
 def gradient_descent(value: Array, gradient: Array, indices: Array, numbers: Array) -> None:
     """Numbers: learning rate."""
     rate = numbers[0]
@@ -45,7 +50,7 @@ def gradient_descent(value: Array, gradient: Array, indices: Array, numbers: Arr
             value[row, j] -= gradient[i, j] * rate
 
 
-@_update(slots=1)
+@_update(slots=1, numbers=2)
 def momentum(
     value: Array, velocity: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -59,7 +64,7 @@ def momentum(
             value[row, j] -= a * rate
 
 
-@_update(slots=1)
+@_update(slots=1, numbers=2)
 def nesterov(
     value: Array, velocity: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -74,7 +79,7 @@ def nesterov(
             value[row, j] -= (a * mu + g) * rate
 
 
-@_update(slots=1)
+@_update(slots=1, numbers=1)
 def adagrad(
     value: Array, accumulator: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -89,7 +94,7 @@ def adagrad(
             value[row, j] -= g / np.sqrt(a) * rate
 
 
-@_update(slots=2)
+@_update(slots=2, numbers=4)
 def adadelta(
     value: Array,
     squares: Array,
@@ -112,7 +117,7 @@ def adadelta(
             value[row, j] -= step * rate
 
 
-@_update(slots=2)
+@_update(slots=2, numbers=6)
 def adam(
     value: Array, mean: Array, square: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -139,7 +144,7 @@ def adam(
                 value[row, j] -= m / (np.sqrt(s) + epsilon) * rate
 
 
-@_update(slots=2)
+@_update(slots=2, numbers=6)
 def lazy_adam(
     value: Array, mean: Array, square: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -157,7 +162,7 @@ def lazy_adam(
             value[row, j] -= m / (np.sqrt(s) + epsilon) * rate
 
 
-@_update(slots=2)
+@_update(slots=2, numbers=4)
 def rms_prop(
     value: Array, square: Array, velocity: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -175,7 +180,7 @@ def rms_prop(
             value[row, j] -= a
 
 
-@_update(slots=3)
+@_update(slots=3, numbers=4)
 def centered_rms_prop(
     value: Array,
     square: Array,
@@ -215,7 +220,7 @@ def _follow(value: Any, linear: Any, g: Any, before: Any, after: Any, numbers: A
     return (numerator / curvature if curvature > 0 else curvature), z
 
 
-@_update(slots=2)
+@_update(slots=2, numbers=4)
 def ftrl(
     value: Array, squares: Array, linear: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -232,7 +237,7 @@ def ftrl(
             )
 
 
-@_update(slots=2)
+@_update(slots=2, numbers=5)
 def ftrl_of_any_power(
     value: Array, squares: Array, linear: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -256,7 +261,7 @@ def _shrink(value: Any, by: Any) -> Any:
     return value - min(max(value, -by), by)
 
 
-@_update(slots=0)
+@_update(slots=0, numbers=3)
 def proximal_gradient_descent(
     value: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -269,7 +274,7 @@ def proximal_gradient_descent(
             value[row, j] = _shrink(moved, l1) / divisor
 
 
-@_update(slots=1)
+@_update(slots=1, numbers=4)
 def proximal_adagrad(
     value: Array, accumulator: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:
@@ -286,7 +291,7 @@ def proximal_adagrad(
             value[row, j] = _shrink(moved, eta * l1) / (one + eta * l2)
 
 
-@_update(slots=2)
+@_update(slots=2, numbers=3)
 def adagrad_da(
     value: Array, total: Array, squares: Array, gradient: Array, indices: Array, numbers: Array
 ) -> None:

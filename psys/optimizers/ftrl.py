@@ -9,6 +9,9 @@ from psys.optimizers.arguments import checked_number
 from psys.optimizers.compiled import CompiledOptimizer
 from psys.optimizers.schedules import LearningRateSchedule
 
+LEAST_RATE = 1e-30
+"""Of a smaller learning rate the inverse, times a value, is infinite in float32, and so NaN."""
+
 
 class FtrlOptimizer(CompiledOptimizer):
     """Follow the regularized leader, with L1 and L2 penalties.
@@ -25,7 +28,7 @@ class FtrlOptimizer(CompiledOptimizer):
     ``accum`` and ``linear``. Rows without a gradient stay as they are.
 
     Args:
-        learning_rate: η, more than 0, or a schedule; where a schedule gives 0 or less, nothing
+        learning_rate: η, 1e-30 or more, or a schedule; where a schedule gives less, nothing
             changes.
         learning_rate_power: p, 0 or less; 0 keeps the learning rate constant.
         initial_accumulator_value: the first value of n, 0 or more.
@@ -86,7 +89,7 @@ class FtrlOptimizer(CompiledOptimizer):
     ) -> None:
         super().__init__(learning_rate, use_locking, name)
         if not isinstance(self.learning_rate, LearningRateSchedule):
-            checked_number(self, "learning_rate", self.learning_rate, above=0.0)
+            checked_number(self, "learning_rate", self.learning_rate, at_least=LEAST_RATE)
         self.learning_rate_power = checked_number(
             self, "learning_rate_power", learning_rate_power, at_most=0.0
         )
@@ -120,8 +123,8 @@ class FtrlOptimizer(CompiledOptimizer):
     def numbers(
         self, rate: float, scalars: Mapping[str, float], global_step: int
     ) -> Sequence[float] | None:
-        """Return 1 / η, 2 λₛ, λ₁, 2 λ₂ + β / η and −p; None where η is not positive."""
-        if rate <= 0.0:
+        """Return 1 / η, 2 λₛ, λ₁, 2 λ₂ + β / η and −p; None where η is too small."""
+        if rate < LEAST_RATE:
             return None
         return (
             1.0 / rate,

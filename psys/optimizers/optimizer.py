@@ -91,11 +91,16 @@ class Optimizer(ABC):
         """Return the learning rate of the update that starts from ``global_step``.
 
         Raises:
-            ModelError: if a schedule gives something that is not a finite number.
+            ModelError: if a schedule gives something that is not a finite number, or overflows.
         """
         if not isinstance(self.learning_rate, LearningRateSchedule):
             return float(self.learning_rate)
-        rate = self.learning_rate(global_step)
+        try:
+            rate = self.learning_rate(global_step)
+        except ArithmeticError as error:
+            raise ModelError(
+                f"{self.learning_rate} gives no learning rate at global step {global_step}: {error}"
+            ) from error
         if not isinstance(rate, (int, float, np.number)) or not math.isfinite(rate):
             raise ModelError(
                 f"{self.learning_rate} gives the learning rate {rate!r} at global step "

@@ -86,6 +86,13 @@ class LearningRateSchedule(ABC):
         """Make a field of this frozen dataclass a float within limits."""
         object.__setattr__(self, name, checked_number(self, name, getattr(self, name), **limits))
 
+    def _check_flag(self, name: str) -> None:
+        """Make a field of this frozen dataclass a bool, as JSON can hold it."""
+        given = getattr(self, name)
+        if not isinstance(given, (bool, np.bool_)):
+            raise ConfigError(f"{self.kind}: {name} must be True or False, got {given!r}.")
+        object.__setattr__(self, name, bool(given))
+
 
 def from_config(config: Mapping[str, Any]) -> LearningRateSchedule:
     """Return the schedule that ``to_config`` described.
@@ -140,6 +147,7 @@ class ExponentialDecay(LearningRateSchedule):
         self._check("learning_rate", at_least=0.0)
         self._check("decay_steps", above=0.0)
         self._check("decay_rate", above=0.0)
+        self._check_flag("staircase")
 
     def __call__(self, step: int) -> float:
         """Return η · r^(s/D)."""
@@ -160,6 +168,7 @@ class NaturalExpDecay(LearningRateSchedule):
         self._check("learning_rate", at_least=0.0)
         self._check("decay_steps", above=0.0)
         self._check("decay_rate")
+        self._check_flag("staircase")
 
     def __call__(self, step: int) -> float:
         """Return η · exp(−r·s/D)."""
@@ -180,6 +189,7 @@ class InverseTimeDecay(LearningRateSchedule):
         self._check("learning_rate", at_least=0.0)
         self._check("decay_steps", above=0.0)
         self._check("decay_rate", at_least=0.0)
+        self._check_flag("staircase")
 
     def __call__(self, step: int) -> float:
         """Return η / (1 + r·s/D)."""
@@ -207,6 +217,7 @@ class PolynomialDecay(LearningRateSchedule):
         self._check("decay_steps", above=0.0)
         self._check("end_learning_rate", at_least=0.0)
         self._check("power", at_least=0.0)
+        self._check_flag("cycle")
 
     def __call__(self, step: int) -> float:
         """Return (η − end) · (1 − s/D)^power + end."""

@@ -96,6 +96,13 @@ class Shard(ABC):
             ShardUnavailable: if the ps cannot be reached.
         """
 
+    def prepare_exchange(self, request: ExchangeRequest) -> None:  # noqa: B027 - few can refuse
+        """Refuse a request that could not be sent, before any shard is sent its part.
+
+        Raises:
+            ModelError: if the request cannot be sent; nothing was.
+        """
+
     @abstractmethod
     def begin_exchange(self, request: ExchangeRequest) -> None:
         """Send one request; ``finish_exchange`` waits for its answer."""

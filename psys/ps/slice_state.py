@@ -5,11 +5,13 @@ It refuses gradients that do not fit, and applies those that do. It knows no tra
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from psys import kernels
 from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
 from psys.errors import ModelError
 from psys.optimizers import optimizer as optimizers
@@ -73,8 +75,8 @@ class SliceState:
             dict(self.scalars),
         )
 
-    def refusal(self, gradient: Gradient) -> str:
-        """Return why the gradient cannot be applied here, '' if it can."""
+    def refusal(self, gradient: Gradient, global_step: int) -> str:
+        """Return why the gradient of ``global_step`` cannot be applied here, '' if it can."""
         name = self.spec.name
         if self.optimizer is None:
             return f"Variable {name!r} is not trained by gradients."
@@ -93,6 +95,11 @@ class SliceState:
             return f"Gradient of {name!r}: expected {self.value.shape}, got {values.shape}."
         if not all_finite(values):
             return f"Gradient of {name!r} is not finite."
+        try:
+            self.optimizer.rate(global_step)
+        except Exception as error:
+            # A schedule of the user's may raise anything, and here nothing is changed yet.
+            return f"No learning rate for {name!r}: {describe(error)}"
         return ""
 
     def refuse_rows(self, rows: Array) -> str:
@@ -147,12 +154,40 @@ def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
     if unknown:
         return f"This ps holds no slice of {', '.join(unknown)}."
     for name, gradient in push.items():
-        if refused := slices[name].refusal(gradient):
+        if refused := slices[name].refusal(gradient, request.global_step):
             return refused
     for name, rows in request.pull_rows.items():
         if refused := slices[name].refuse_rows(rows):
             return refused
     return ""
+
+
+def apply_all(
+    slices: Mapping[str, SliceState], push: Mapping[str, Gradient], global_step: int, what: str
+) -> str:
+    """Apply gradients to their slices; return how that failed in the middle, '' if it did not.
+
+    Args:
+        slices: of the shard.
+        push: gradients that were not refused, by variable.
+        global_step: the step they were computed at.
+        what: whose they are, for the message.
+    """
+    try:
+        for name, gradient in push.items():
+            slices[name].apply(gradient, global_step)
+    except Exception as error:
+        return (
+            f"{what} was applied in part and failed: {describe(error)} The values are no model "
+            "any more; correct the optimizer and go on from the last checkpoint."
+        )
+    return ""
+
+
+def describe(error: Exception) -> str:
+    """Return what an exception of the user's own code says, and where it was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})."
 
 
 def prepare(slices: Sequence[LoadedSlice]) -> None:
@@ -163,4 +198,5 @@ def prepare(slices: Sequence[LoadedSlice]) -> None:
         if one.spec.optimizer is not None
     }
     for spec in wanted.values():
+        kernels.prepare_push(spec.dtype)  # whatever applies it, a numpy update of the user's too
         optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)

@@ -285,11 +285,13 @@ def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str, peer: s
     Raises:
         ModelError: if numpy could not have such an array, even an empty one.
     """
-    size = math.prod(shape) * dtype.itemsize
-    extent = size or math.prod(n or 1 for n in shape) * dtype.itemsize
-    if extent > ABSURD_BYTES or len(shape) > MAX_AXES:
+    # First the number of axes: the product of a hundred thousand of them takes a minute.
+    extent = ABSURD_BYTES + 1
+    if len(shape) <= MAX_AXES:
+        extent = math.prod(n or 1 for n in shape) * dtype.itemsize
+    if extent > ABSURD_BYTES:
         raise ModelError(f"{peer} announced {name!r} with the absurd shape {list(shape)[:8]}.")
-    return size
+    return math.prod(shape) * dtype.itemsize
 
 
 def _own_pieces(incoming: Incoming[Any], total: int, peer: str) -> Iterator[memoryview]:

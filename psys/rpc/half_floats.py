@@ -40,19 +40,32 @@ def narrow(values: Array, bits: np.dtype[Any], name: str) -> Array:
     """Return float32 values as 16-bit floats, of the dtype ``bits``.
 
     Raises:
-        ModelError: if a value is beyond float16's range; the message names ``name``.
+        ModelError: if a number would become infinite; the message names ``name``.
     """
     values = np.ascontiguousarray(values).reshape(values.shape)
     if bits == BFLOAT16:
-        return kernels.to_bfloat16(values).view(BFLOAT16)
+        halves = kernels.to_bfloat16(values)
+        # Without its sign, a bfloat16 from here on is infinite or NaN.
+        unsigned = halves << 1
+        beyond = halves.size and unsigned.max() >= 0xFF00
+        if beyond and _is_beyond(unsigned == 0xFF00, values):
+            raise ModelError(
+                f"The gradient of {name!r} holds a value beyond bfloat16's range of 3.39e38; "
+                "clip it."
+            )
+        return halves.view(BFLOAT16)
     halves = kernels.to_float16(values)
-    beyond = np.isinf(halves)
-    if beyond.any() and not np.isinf(values[beyond]).all():
+    if _is_beyond(np.isinf(halves), values):
         raise ModelError(
             f"The gradient of {name!r} holds a value beyond float16's range of 65,504; "
             "use push_dtype='bfloat16', or clip it."
         )
     return halves.view(FLOAT16)
+
+
+def _is_beyond(infinite: Array, values: Array) -> bool:
+    """Return whether a finite value became infinite."""
+    return bool(infinite.any()) and not np.isinf(values[infinite]).all()
 
 
 def widen(values: Array) -> Array:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
+import math
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,8 @@ HANDOVER_LIMIT_SECS = 2.0
 
 # ticket, size in bytes, proof of the trainer
 _ASK = struct.Struct("<16sQ32s")
+# process, user, group
+_CREDENTIALS = struct.Struct("3i")
 # number of the segment, proof of the ps
 _ANSWER = struct.Struct("<Q32s")
 
@@ -102,7 +106,11 @@ class Ticket:
             raise ValueError(f"{size:,} bytes were asked for")
         self._segments += 1
         descriptor = create_descriptor(size)
-        self.segment = Segment(self._segments, descriptor)
+        try:
+            self.segment = Segment(self._segments, descriptor)
+        except Exception:
+            os.close(descriptor)
+            raise
         return descriptor, _ANSWER.pack(self._segments, _proof(self._secret, b"ps", self._segments))
 
 
@@ -156,23 +164,41 @@ class Handover:
             self._path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
+        # When each connection that has not said yet what it wants is given up.
+        open_until: dict[socket.socket, float] = {}
         with selectors.DefaultSelector() as selector:
-            for one in (*self._listeners, self._woken):
-                selector.register(one, selectors.EVENT_READ)
+            for listener in (*self._listeners, self._woken):
+                selector.register(listener, selectors.EVENT_READ)
+
+            def close(connection: socket.socket) -> None:
+                del open_until[connection]
+                selector.unregister(connection)
+                connection.close()
+
             while True:
-                ready = [key.fileobj for key, _ in selector.select()]
-                if self._woken in ready:
-                    return
-                for listener in ready:
-                    assert isinstance(listener, socket.socket)
+                wait_secs = min(open_until.values(), default=math.inf) - time.monotonic()
+                ready = selector.select(None if wait_secs == math.inf else max(wait_secs, 0.0))
+                for one in [key.fileobj for key, _ in ready]:
+                    assert isinstance(one, socket.socket)
+                    if one is self._woken:
+                        for unanswered in open_until:
+                            unanswered.close()
+                        return
                     try:
-                        connection, _ = listener.accept()
-                        with connection:
-                            connection.settimeout(HANDOVER_LIMIT_SECS)
-                            self._hand_over(connection)
-                    except (OSError, ValueError, struct.error) as error:
+                        if one not in open_until:
+                            connection = _accept(one)
+                            selector.register(connection, selectors.EVENT_READ)
+                            open_until[connection] = time.monotonic() + HANDOVER_LIMIT_SECS
+                            continue
+                        self._hand_over(one)
+                    except (OSError, ValueError, struct.error, ModelError) as error:
                         # The client finds the connection closed, and sends frames.
                         logger.debug("Shared memory was not handed over: %s.", error)
+                    if one in open_until:
+                        close(one)
+                now = time.monotonic()
+                for late in [one for one, until in open_until.items() if until <= now]:
+                    close(late)
 
     def _hand_over(self, connection: socket.socket) -> None:
         name, size, proof = _ASK.unpack(connection.recv(_ASK.size))
@@ -185,6 +211,23 @@ class Handover:
             socket.send_fds(connection, [answer], [descriptor])
         finally:
             os.close(descriptor)
+
+
+def _accept(listener: socket.socket) -> socket.socket:
+    """Return the next connection, if it is of a process of this user.
+
+    Raises:
+        OSError: if there is none.
+        ValueError: if it is another's, who cannot know a secret and is not waited for.
+    """
+    connection, _ = listener.accept()
+    connection.setblocking(False)
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(peer)
+    if user != os.getuid():
+        connection.close()
+        raise ValueError(f"a process of user {user} asked")
+    return connection
 
 
 def _listen_all(name: str, directory: Path | None) -> list[socket.socket]:
@@ -237,9 +280,15 @@ def _remove_abandoned(directory: Path) -> None:
 
 @dataclass(frozen=True)
 class NoSharedMemory:
-    """Why a stream has no segment."""
+    """Why a stream has no segment.
+
+    Attributes:
+        reason: in words.
+        passing: whether asking again may help.
+    """
 
     reason: str
+    passing: bool = False
 
 
 def fetch_segment(
@@ -273,7 +322,7 @@ def fetch_segment(
         except (FileNotFoundError, ConnectionRefusedError):
             continue
         except (OSError, ValueError, ModelError) as error:
-            failure = NoSharedMemory(str(error))
+            failure = NoSharedMemory(str(error), passing=True)
             continue
         return TrainerSegment(segment, request_bytes, reply_bytes)
     return failure

@@ -58,6 +58,7 @@ class RemoteShard(Shard):
         """
         self._push_dtype = check_push_dtype(push_dtype)
         self._memory = StreamMemory(f"ps:{index}", environment.shared_memory_place())
+        self._prepared: tuple[ExchangeRequest, codec.OutgoingRequest] | None = None
         self._reply_room: Room | None = None
         self._peer = f"ps:{index} ({address})"
         self._metadata = metadata(token)
@@ -108,13 +109,25 @@ class RemoteShard(Shard):
         except grpc.RpcError as failure:
             raise error_of(failure, self._peer) from failure
 
+    def prepare_exchange(self, request: ExchangeRequest) -> None:
+        """Check and narrow a request; ``begin_exchange`` then sends what was made of it.
+
+        Raises:
+            ModelError: if an array has a dtype that does not travel, or a gradient is beyond the
+                range of ``push_dtype``.
+        """
+        self._prepared = request, codec.describe_request(request, self._push_dtype)
+
     def begin_exchange(self, request: ExchangeRequest) -> None:
         """Send one request; ``finish_exchange`` waits for its answer.
 
         Raises:
-            ModelError: if an array has a dtype that does not travel.
+            ModelError: as ``prepare_exchange``, which is done first where it was not.
         """
-        outgoing = codec.describe_request(request, self._push_dtype)
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or prepared[0] is not request:
+            prepared = request, codec.describe_request(request, self._push_dtype)
+        outgoing = prepared[1]
         if self._awaited:
             # The answer to the request before is still on its way: it must not answer this one.
             self._drop()

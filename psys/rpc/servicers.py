@@ -56,12 +56,14 @@ class GradientsServicer:
         caller = object()
         # At once, even while its exchange waits: a waiting push of a broken stream is not kept.
         context.add_callback(lambda: self._host.forget(caller))
+        context.add_callback(self._in_flight.wake)
         with self._handover.stream() as ticket:
             offer = None if ticket is None else ticket.offer()
             try:
                 for first in frames:
                     with errors_to_status(context):
-                        replies = self._answer(caller, first, frames, ticket, offer)
+                        incoming = codec.open_request(first, frames)
+                        replies = self._answer(caller, incoming, context, ticket, offer)
                     yield from replies
                     offer = None
             finally:
@@ -70,22 +72,23 @@ class GradientsServicer:
     def _answer(
         self,
         caller: object,
-        first: bytes,
-        rest: Iterator[bytes],
+        incoming: codec.IncomingRequest,
+        context: grpc.ServicerContext,
         ticket: Ticket | None,
         offer: SharedMemoryOffer | None,
     ) -> Iterator[bytes]:
-        incoming = codec.open_request(first, rest)
         limit_bytes = self._host.request_limit_bytes(incoming.header.generation)
         if limit_bytes is None:
             codec.skip_request(incoming)
             return codec.encode_reply(
-                ExchangeReply("", incoming.header.sequence, Outcome.GENERATION_CHANGED)
+                ExchangeReply("", incoming.header.sequence, Outcome.GENERATION_CHANGED), offer=offer
             )
         segment = None if ticket is None else ticket.segment
         room = codec.find_reply_room(incoming, segment)
-        with self._in_flight.enter(codec.request_bytes(incoming, limit_bytes)) as entry:
+        size = codec.request_bytes(incoming, limit_bytes)
+        with self._in_flight.enter(size, context.is_active, context.cancel) as entry:
             request = codec.decode_request(incoming, limit_bytes, segment, self._recycler)
+            entry.arrived()
             reply = self._host.exchange(caller, request, entry.release)
         return codec.encode_reply(reply, room, offer)
 

@@ -25,6 +25,10 @@ INLINE_BYTES = 8 << 10
 """Bulk up to this size is cheaper in the frame that is sent anyway."""
 
 
+ATTEMPTS = 3
+"""So often, at one exchange each, a stream asks for a segment before it keeps to frames."""
+
+
 class StreamMemory:
     """The shared memory of one stream after the other, of one trainer with one ps.
 
@@ -45,12 +49,17 @@ class StreamMemory:
         self._offer: gradients_pb2.SharedMemoryOffer | None = None
         self._largest_request = 0
         self._largest_reply = 0
+        self._failures = 0
+        """How often the open stream asked in vain."""
         self._said = ""
+        self._said_too_large = False
 
     def for_request(self, size: int) -> TrainerSegment | None:
         """Return the segment for a request with so many bytes of bulk, None for frames."""
         if _fits(size, self._largest_reply):
             self._largest_request = max(size, self._largest_request)
+        else:
+            self._say_too_large(size)
         self._grow()
         return self.segment if size > INLINE_BYTES else None
 
@@ -64,17 +73,19 @@ class StreamMemory:
         self, header: gradients_pb2.ExchangeResponseHeader, reply: ExchangeReply
     ) -> None:
         """Learn from a reply how large replies are, and what the ps offers."""
+        if self._place != NEVER and header.HasField("shared_memory"):
+            self._offer = header.shared_memory
         size = sum(
             array.nbytes + 7 for part in (reply.dense, reply.rows) for array in part.values()
         )
         if _fits(self._largest_request, size):
             self._largest_reply = max(size, self._largest_reply)
-        if self._place != NEVER and header.HasField("shared_memory"):
-            self._offer = header.shared_memory
+        else:
+            self._say_too_large(size)
 
     def forget(self) -> None:
         """Throw away what belonged to a stream that is gone."""
-        self.segment, self._offer = None, None
+        self.segment, self._offer, self._failures = None, None, 0
 
     def _grow(self) -> None:
         needed = self._largest_request, self._largest_reply
@@ -86,11 +97,25 @@ class StreamMemory:
         request_bytes, reply_bytes = map(room_bytes, needed)
         fetched = fetch_segment(self._offer, request_bytes, reply_bytes, self._place)
         if isinstance(fetched, NoSharedMemory):
-            self._offer = None
+            self._failures += 1
+            if not fetched.passing or self._failures == ATTEMPTS:
+                self._offer = None
             self._say(f"gRPC ({fetched.reason})")
         else:
             self.segment = fetched
             self._say("shared memory")
+
+    def _say_too_large(self, size: int) -> None:
+        """Say once why messages go in frames though memory is shared."""
+        if self._place != NEVER and self._offer is not None and not self._said_too_large:
+            self._said_too_large = True
+            logger.info(
+                "%s: messages of %s MiB go over gRPC: with those of the other direction they do "
+                "not fit the %s MiB that may be shared. More ps make them smaller.",
+                self._peer,
+                f"{size >> 20:,}",
+                f"{SEGMENT_LIMIT_BYTES >> 20:,}",
+            )
 
     def _say(self, transport: str) -> None:
         if transport != self._said:

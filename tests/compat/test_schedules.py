@@ -340,3 +340,20 @@ def test_get_global_step_is_what_a_decay_follows() -> None:
     assert step == 20
     assert isinstance(follows, LearningRateSchedule)
     assert fixed == 0.05  # a number somebody computed is a number
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda flag: exponential_decay(0.1, None, 10, 0.5, staircase=flag),
+        lambda flag: natural_exp_decay(0.1, None, 10, 0.5, staircase=flag),
+        lambda flag: inverse_time_decay(0.1, None, 10, 0.5, staircase=flag),
+        lambda flag: polynomial_decay(0.1, None, 10, cycle=flag),
+    ],
+)
+def test_a_flag_is_a_bool_that_json_can_hold(make: Any) -> None:
+    assert make(np.bool_(True)) == make(True)
+    json.dumps(make(np.bool_(False)).to_config())
+    for wrong in ("no", 1, None):
+        with pytest.raises(ConfigError, match=r"(staircase|cycle) must be True or False, got"):
+            make(wrong)

@@ -184,6 +184,27 @@ class TestSixteenBits:
                 kernels.to_float16(numbers, out)
 
 
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        (np.array([0.5, 1.5]), "must be integers, got float64"),
+        (np.array([True, False]), "must be integers, got bool"),
+        (np.array([1, 2**63 + 1], np.uint64), r"below 2\*\*63, got 9223372036854775809"),
+    ],
+    ids=["fractions", "bools", "beyond int64"],
+)
+def test_ids_that_are_no_int64_are_refused(ids: Any, reason: str) -> None:
+    for use in (
+        lambda: kernels.unique(ids),
+        lambda: kernels.sum_duplicates(ids, np.ones((2, 3))),
+        lambda: kernels.add_rows(np.ones((2, 3)), ids, 2),
+    ):
+        with pytest.raises(ModelError, match=reason):
+            use()
+    assert kernels.unique(np.array([3, 1], np.uint64))[0].tolist() == [1, 3]
+    assert kernels.unique(np.array([]))[0].tolist() == []
+
+
 def test_examples_in_the_docstrings() -> None:
     result = doctest.testmod(kernels)
     assert result.attempted

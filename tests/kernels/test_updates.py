@@ -134,7 +134,7 @@ class TestRefused:
 
     def test_shapes_that_do_not_fit(self) -> None:
         value = np.ones((4, 2), np.float32)
-        with pytest.raises(ModelError, match="2 rows of 2 was expected"):
+        with pytest.raises(ModelError, match=r"gradient of \(2, 2\) was expected"):
             kernels.update_rows(
                 "gradient_descent", value, [], np.array([0, 1]), np.ones((2, 3)), (0.1,)
             )
@@ -144,6 +144,24 @@ class TestRefused:
             )
         with pytest.raises(ModelError, match="Slots must be float32"):
             kernels.update_dense("adagrad", value, [np.ones((4, 2))], np.ones((4, 2)), (0.1,))
+
+    def test_a_gradient_of_another_shape_with_as_many_elements(self) -> None:
+        value = np.ones((2, 3), np.float32)
+        turned = np.ones((3, 2), np.float32)
+        with pytest.raises(ModelError, match=r"\(2, 3\) was expected, got \(3, 2\)"):
+            kernels.update_dense("gradient_descent", value, [], turned, (0.1,))
+        with pytest.raises(ModelError, match=r"\(2, 3\) was expected, got \(3, 2\)"):
+            kernels.update_rows("gradient_descent", value, [], np.arange(2), turned, (0.1,))
+        assert (value == 1).all()
+
+    @every_update
+    def test_too_few_numbers(self, name: str) -> None:
+        value, *slots = arrays(name, (3,), "float32", seed=1)
+        before = value.copy()
+        numbers = twins.TWINS[name][2]
+        with pytest.raises(ModelError, match=f"'{name}' takes {len(numbers)} numbers, got"):
+            kernels.update_dense(name, value, slots, np.ones(3, np.float32), numbers[:-1])
+        assert value.tolist() == before.tolist()
 
     def test_integers(self) -> None:
         with pytest.raises(ModelError, match="Only float32 and float64 variables"):

@@ -32,6 +32,7 @@ from psys.optimizers import (
     from_config,
     rows,
 )
+from psys.optimizers.decays import exponential_decay
 
 
 class ClippedDescentOptimizer(GradientDescentOptimizer):
@@ -268,8 +269,9 @@ class TestArguments:
 
     def test_zero_learning_rate(self) -> None:
         assert GradientDescentOptimizer(0).learning_rate == 0.0
-        with pytest.raises(ConfigError, match="greater than 0"):
-            FtrlOptimizer(0.0)  # it divides by it
+        for rate in (0.0, 1e-39):
+            with pytest.raises(ConfigError, match="1e-30 or more"):
+                FtrlOptimizer(rate)  # it divides by it
 
     def test_a_function_is_refused_and_told_what_to_use(self) -> None:
         function: Any = lambda step: 0.1 / step  # noqa: E731
@@ -445,3 +447,16 @@ def test_examples_in_the_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"psys.optimizers.{module}"))
     assert result.attempted
     assert not result.failed
+
+
+def test_ftrl_does_not_move_at_a_rate_whose_inverse_is_infinite_in_float32() -> None:
+    optimizer = FtrlOptimizer(exponential_decay(0.1, None, 100, 0.9))
+    value = np.ones(2, np.float32)
+    slots = {name: np.full(2, first, np.float32) for name, first in optimizer.slots.items()}
+    before = {name: slot.copy() for name, slot in slots.items()}
+    assert 0 < optimizer.rate(90_000) < 1e-40
+    gradient = np.array([0, 0.1], np.float32)
+    optimizer.apply_dense(value, slots, {}, gradient, global_step=90_000)
+    assert value.tolist() == [1, 1]
+    for name, slot in slots.items():
+        assert slot.tolist() == before[name].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -169,6 +170,14 @@ def test_an_absurd_shape_is_refused_before_memory_is_allocated(
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_shape_of_many_axes_is_refused_without_their_product() -> None:
+    incoming = opened([stock(announce((2**63,) * 60_000), b"")])
+    begun = time.monotonic()
+    with pytest.raises(ModelError, match="absurd"):
+        take(incoming)
+    assert time.monotonic() - begun < 3.0  # the product took more than 20
 
 
 def test_more_than_the_limit_is_refused_before_memory_is_allocated() -> None:

@@ -15,13 +15,17 @@ from psys.arrays import IndexedSlices, VariableSpec
 from psys.errors import ConfigError, ModelError
 from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer
+from psys.parameters import Parameters, Place
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome
 from psys.rpc import stream_memory
 from psys.rpc.half_floats import BFLOAT16, FLOAT16, PUSH_DTYPES, narrow, widen
 from psys.rpc.remote_shard import RemoteShard
+from psys.sharding import ShardMap, Slice
 
 SGD = GradientDescentOptimizer(1.0).to_config()
-FINITE = hnp.arrays("float32", 8, elements=st.floats(width=32, allow_nan=False))
+LARGEST_BFLOAT16 = float.fromhex("0x1.fep127")
+WITHIN = st.floats(-LARGEST_BFLOAT16, LARGEST_BFLOAT16, width=32)
+FINITE = hnp.arrays("float32", 8, elements=WITHIN | st.sampled_from([np.inf, -np.inf]))
 
 
 def through(values: Any, name: str) -> Any:
@@ -111,6 +115,14 @@ def test_what_is_beyond_float16_is_refused_by_name_and_not_made_infinite() -> No
     assert np.isfinite(through([7e4], "bfloat16")).all()
 
 
+def test_what_is_beyond_bfloat16_is_refused_too() -> None:
+    for value in (3.4e38, -3.4e38):
+        with pytest.raises(ModelError, match=r"'dnn/kernel'.*bfloat16's range.*clip"):
+            narrow(np.array([1.0, value], np.float32), BFLOAT16, "dnn/kernel")
+    largest = LARGEST_BFLOAT16
+    assert through([largest, -largest, -1.0], "bfloat16").tolist() == [largest, -largest, -1.0]
+
+
 @pytest.mark.parametrize("layout", ["strided", "fortran", "scalar", "empty"])
 @pytest.mark.parametrize("name", PUSH_DTYPES)
 def test_any_layout(name: str, layout: str) -> None:
@@ -192,6 +204,27 @@ def test_a_gradient_beyond_float16_is_refused_before_anything_is_sent(job: Any) 
         )
     assert job.host.read_lead(lambda node: node.shard.version) == 0
     shard.close()
+
+
+def test_a_gradient_beyond_float16_on_one_shard_is_sent_to_none(
+    small_ps: Callable[..., Any],
+) -> None:
+    generation = "aaaaaaaaaaaa"
+    spec = VariableSpec("weight", (6,), "float32", Constant(), SGD)
+    started = [small_ps(generation, rows=3) for _ in range(2)]
+    shards = [RemoteShard(i, ps.address, push_dtype="float16") for i, ps in enumerate(started)]
+    parameters = Parameters({"weight": spec}, shards, 1.0)
+    parameters.shard_map = ShardMap(2, (Slice("weight", 0, 3, 0), Slice("weight", 3, 6, 1)))
+    parameters._dense = [parameters._dense_slices(index) for index in range(2)]
+    place = Place(generation, "worker:0", 1)
+    gradient = np.array([1, 1, 1, 1, 1, 1e6], np.float32)
+    with pytest.raises(ModelError, match="beyond float16's range"):
+        parameters.exchange(place, 1, {"weight": gradient}, {}, wants_grant=False)
+    fits = np.ones(6, np.float32)
+    # Had the first shard applied its part, it would take this for the same push again.
+    pulled = parameters.exchange(place, 1, {"weight": fits}, {}, wants_grant=False)
+    assert pulled.outcome is Outcome.APPLIED
+    parameters.close()
 
 
 @pytest.mark.parametrize("name", ["float32", "bf16", ""])

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,17 +220,19 @@ def test_a_segment_grows_with_the_messages_and_what_is_held_stays(job: Any, conn
 
 
 def test_a_message_beyond_the_limit_travels_in_frames_and_the_others_do_not(
-    job: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+    job: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(stream_memory, "SEGMENT_LIMIT_BYTES", 1 << 20)
     sgd = GradientDescentOptimizer(1.0).to_config()
     job.go_live([VariableSpec("table", (ROWS, 4), "float32", Constant(1.0), sgd, sparse=True)])
     shard = connect(job.address)
-    for rows in (20_000, 4000, 4000, ROWS, 4000):
+    caplog.set_level(logging.INFO, "psys")
+    for rows in (20_000, 4000, 4000, ROWS, ROWS, 4000):
         wanted = {"table": np.arange(rows, dtype=np.int64)}
         request = ExchangeRequest(job.generation, "chief", 1, 0, 0, None, False, wanted, False)
         assert len(exchange(shard, request).rows["table"]) == rows
     assert shard._memory.segment.request.segment.size <= 1 << 20
+    assert len([one for one in caplog.messages if "do not fit the 1 MiB" in one]) == 1
 
 
 def test_arrays_may_be_made_where_the_bulk_has_them() -> None:
@@ -443,6 +446,78 @@ def test_a_ps_hands_over_only_to_who_knows_the_secret() -> None:
         assert ask(offer.socket, good) == b""  # the stream ended
     finally:
         one.close()
+
+
+def test_who_connects_and_says_nothing_keeps_nobody_waiting() -> None:
+    one = Handover()
+    idle = []
+    try:
+        for _ in range(5):
+            idle.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            idle[-1].connect(handover._abstract(one._name))
+        with one.stream() as ticket:
+            assert ticket is not None
+            begun = time.monotonic()
+            assert isinstance(fetch_segment(ticket.offer(), PAGE, PAGE), TrainerSegment)
+            # One after the other, each would have its time before.
+            assert time.monotonic() - begun < handover.HANDOVER_LIMIT_SECS
+        idle[0].settimeout(10)
+        assert idle[0].recv(1) == b""  # and is given up at last
+    finally:
+        one.close()
+        for connection in idle:
+            connection.close()
+
+
+def test_another_user_is_not_even_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Handover()
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    try:
+        with one.stream() as ticket:
+            assert ticket is not None
+            found = fetch_segment(ticket.offer(), PAGE, PAGE)
+            assert isinstance(found, NoSharedMemory)
+            assert ticket.segment is None
+    finally:
+        one.close()
+
+
+def test_memory_that_cannot_be_mapped_leaves_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(number: int, descriptor: int) -> None:
+        raise OSError("cannot allocate memory")
+
+    monkeypatch.setattr(handover, "Segment", fail)
+    ticket = Ticket("0" * 12)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="cannot allocate"):
+        ticket.redeem(PAGE, handover._proof(ticket._secret, b"trainer", PAGE))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("failures", "in_memory"), [(2, True), (3, False)])
+def test_what_failed_is_tried_again_at_the_next_exchange(
+    job: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, failures: int, in_memory: bool
+) -> None:
+    tries = []
+
+    def fetch(*given: Any) -> Any:
+        tries.append(given)
+        if len(tries) <= failures:
+            return NoSharedMemory("timed out", passing=True)
+        return fetch_segment(*given)
+
+    monkeypatch.setattr(stream_memory, "fetch_segment", fetch)
+    sgd = GradientDescentOptimizer(1.0).to_config()
+    job.go_live([VariableSpec("weight", (ROWS,), "float32", Constant(), sgd)])
+    shard = connect(job.address)
+    pull = ExchangeRequest(job.generation, "chief", 1, 0, 0, None, True, {}, False)
+    for _ in range(6):
+        exchange(shard, pull)
+    assert (shard._memory.segment is not None) is in_memory
+    assert len(tries) == 3
 
 
 class Attacker:
