@@ -20,12 +20,16 @@ _ADVICE = {
 }
 
 
+class MissingName(AttributeError):
+    """A program asked for a name that psys does not have."""
+
+
 def missing_in(module: str) -> Callable[[str], Any]:
     """Return a module's ``__getattr__``: it says what to do about a name that is not there."""
 
     def missing(name: str) -> NoReturn:
         advice = _ADVICE.get(name) if module == "psys" else None
-        raise AttributeError(
+        raise MissingName(
             f"{module} has no {name!r}: {advice or 'it is not in this version'} "
             "(docs/migrating-from-tf-estimator.md says what there is instead).",
             name=name,

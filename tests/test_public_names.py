@@ -20,7 +20,11 @@ NAMES = {
         DNNClassifier DNNEstimator DNNLinearCombinedClassifier DNNLinearCombinedEstimator
         DNNLinearCombinedRegressor DNNRegressor Estimator EstimatorSpec EvalSpec Exporter
         FinalExporter LatestExporter LinearClassifier LinearEstimator LinearRegressor ModeKeys
-        RunConfig TrainSpec inputs train_and_evaluate
+        RunConfig TrainSpec export inputs train_and_evaluate
+    """,
+    "psys.estimator.export": """
+        ServingInputReceiver TensorServingInputReceiver build_parsing_serving_input_receiver_fn
+        build_raw_serving_input_receiver_fn load_export
     """,
     "psys.feature_column": """
         CategoricalColumn DenseColumn FeatureColumn SparseFeature SparseIds bucketized_column

@@ -264,7 +264,7 @@ class Estimator:
 
         Raises:
             CheckpointNotFound: (a ValueError) if there is no checkpoint.
-            ConfigError: if serving_input_receiver_fn returns no features.
+            ConfigError: if serving_input_receiver_fn fails by an error of its own.
             ModelError: if model_fn makes no predictions of these features.
         """
         path = checkpoint_path or self.latest_checkpoint()
@@ -273,7 +273,8 @@ class Estimator:
         reader = open_checkpoint(path)
         features = self._seen_features
         if serving_input_receiver_fn is not None:
-            features = received_features(serving_input_receiver_fn)
+            received = received_features(serving_input_receiver_fn)
+            features = features if received is None else received
         served: Mapping[str, Any] = {}
         predictions: tuple[str, ...] = ()
         if features is not None:
