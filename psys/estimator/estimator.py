@@ -36,6 +36,7 @@ from psys.train.log import show_log_lines
 from psys.train.membership import Membership, local_settings
 from psys.train.model import InitialModel
 from psys.train.restoring import new_seed
+from psys.train.verdict import put_aside_verdict
 
 logger = logging.getLogger("psys")
 
@@ -155,6 +156,7 @@ class Estimator:
             input_fn, checked, listeners, steps, max_steps, params=self.params
         )
         FileStorage(self.model_dir).check_writable()
+        put_aside_verdict(self.model_dir)
         membership = Membership(local_settings(self.model_dir))
         run = TrainingRun(self.call_model_fn, self._config, membership, arguments)
         try:

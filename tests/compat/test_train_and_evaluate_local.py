@@ -20,7 +20,9 @@ import psys as tf
 from psys.errors import ConfigError
 from psys.estimator import Estimator, EvalSpec, FinalExporter, LatestExporter, RunConfig, TrainSpec
 from psys.estimator.exporters import Exporter
+from psys.ps.messages import Verdict
 from psys.train.session import Session
+from psys.train.verdict import keep_verdict, read_verdict
 
 X = np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)
 Y = np.array([3.0, 5.0, 7.0, 9.0], np.float32)
@@ -331,3 +333,14 @@ def test_arguments_are_checked_before_anything_runs(tmp_path: Path, argument: st
     with pytest.raises(TypeError, match=f"`{argument}` must have type"):
         tf.estimator.train_and_evaluate(**arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_training_puts_aside_the_verdict_of_an_earlier_job(tmp_path: Path) -> None:
+    estimator = regressor(tmp_path)
+    estimator.train(input_fn, max_steps=4)
+    keep_verdict(str(tmp_path), Verdict(True, global_step=4), "job", None)
+    estimator.train(input_fn, max_steps=4)
+    assert read_verdict(str(tmp_path)) is not None  # there was nothing to do
+    estimator.train(input_fn, max_steps=6)
+    assert read_verdict(str(tmp_path)) is None
+    assert len(list(tmp_path.glob("verdict.json.*"))) == 1
