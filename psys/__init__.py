@@ -12,7 +12,17 @@ _choose_matrix_kernels()  # before anything imports numpy
 
 # isort: split
 
-from psys import distribute, estimator, feature_column, layers, losses, metrics, nn, train
+from psys import (
+    distribute,
+    estimator,
+    feature_column,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    nn,
+    train,
+)
 from psys.compute.updates import counter, moving_average
 from psys.compute.variables import get_variable, variable_scope
 from psys.names import missing_in as _missing_in
@@ -43,6 +53,7 @@ __all__ = [
     "get_variable",
     "global_norm",
     "group",
+    "initializers",
     "layers",
     "losses",
     "metrics",

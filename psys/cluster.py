@@ -298,7 +298,7 @@ def _clustered_task(cluster: ClusterSpec, section: Mapping[str, Any], source: st
         raise ConfigError(f"Task index must be non-negative number. {source} task.index: {number}.")
     task = Task(task_type, number)
     if task_type != EVALUATOR and task not in cluster.tasks:
-        raise ConfigError(_not_listed(cluster, task, source))
+        raise ConfigError(_not_listed(cluster, task, index, source))
     return task
 
 
@@ -320,11 +320,11 @@ def _check_one_chief(cluster: ClusterSpec, source: str) -> str:
     return chief_type
 
 
-def _not_listed(cluster: ClusterSpec, task: Task, source: str) -> str:
+def _not_listed(cluster: ClusterSpec, task: Task, given: object, source: str) -> str:
     if task.type in cluster.jobs:
         indices = [listed.index for listed in cluster.tasks_of(task.type)]
         return (
-            f"{task.index} is not a valid task_id for task_type {task.type} in {source}: the "
+            f"{given} is not a valid task_id for task_type {task.type} in {source}: the "
             f"cluster lists the indices {indices}. Correct task.index, or add the address."
         )
     meant = _meant(task.type, (*cluster.jobs, EVALUATOR))

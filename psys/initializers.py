@@ -18,6 +18,15 @@ import numpy.typing as npt
 
 from psys.errors import ModelError
 
+__all__ = [
+    "Constant",
+    "GlorotUniform",
+    "Initializer",
+    "RandomNormal",
+    "RandomUniform",
+    "TruncatedNormal",
+]
+
 BLOCK_ROWS = 1024
 
 

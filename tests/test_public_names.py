@@ -10,8 +10,8 @@ import pytest
 NAMES = {
     "psys": """
         __version__ clip_by_average_norm clip_by_global_norm clip_by_norm clip_by_value counter
-        distribute estimator feature_column get_variable global_norm group layers losses metrics
-        moving_average nn train variable_scope
+        distribute estimator feature_column get_variable global_norm group initializers layers
+        losses metrics moving_average nn train variable_scope
     """,
     "psys.distribute": """
         ParameterServerStrategy
@@ -20,13 +20,20 @@ NAMES = {
         DNNClassifier DNNEstimator DNNLinearCombinedClassifier DNNLinearCombinedEstimator
         DNNLinearCombinedRegressor DNNRegressor Estimator EstimatorSpec EvalSpec Exporter
         FinalExporter LatestExporter LinearClassifier LinearEstimator LinearRegressor ModeKeys
-        RunConfig TrainSpec inputs train_and_evaluate
+        RunConfig TrainSpec export inputs train_and_evaluate
+    """,
+    "psys.estimator.export": """
+        ServingInputReceiver TensorServingInputReceiver build_parsing_serving_input_receiver_fn
+        build_raw_serving_input_receiver_fn load_export
     """,
     "psys.feature_column": """
         CategoricalColumn DenseColumn FeatureColumn SparseFeature SparseIds bucketized_column
         categorical_column_with_hash_bucket categorical_column_with_identity
         categorical_column_with_vocabulary_list crossed_column embedding_column indicator_column
         input_layer linear_model numeric_column
+    """,
+    "psys.initializers": """
+        Constant GlorotUniform Initializer RandomNormal RandomUniform TruncatedNormal
     """,
     "psys.inputs": """
         numpy_input_fn pandas_input_fn

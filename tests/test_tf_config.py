@@ -181,6 +181,7 @@ class TestOneChief:
             ({"chief": ["a:1"]}, later, "non-negative number"),
             ({"chief": ["a:1"]}, {"type": "nobody", "index": 9}, "not a valid task_type"),
             ({"chief": ["a:1"]}, {"type": "chief", "index": 1}, "not a valid task_id"),
+            ({"chief": ["a:1"]}, {"type": "chief", "index": 1.5}, "^1.5 is not a valid task_id"),
         ):
             with pytest.raises(ConfigError, match=rule):
                 parse(cluster, task)

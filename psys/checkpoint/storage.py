@@ -28,6 +28,9 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # Begins with a dot, so that no checked name can ever mean a file that is not finished.
 _STAGED = ".staged-"
 
+UNWRITABLE = "model_dir "
+"""How the message of ``FileStorage.check_writable`` begins; the directory follows."""
+
 
 def no_fault(point: str) -> None:
     """Do nothing; the default ``Fault``."""
@@ -139,7 +142,7 @@ class FileStorage(Storage):
                 pass
         except OSError as error:
             raise ConfigError(
-                f"model_dir {self.root} cannot be written to: {error}. Name a directory that "
+                f"{UNWRITABLE}{self.root} cannot be written to: {error}. Name a directory that "
                 "this process may create, or write to."
             ) from error
 

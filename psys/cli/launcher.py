@@ -28,7 +28,7 @@ from psys.cli.guard_pipe import Guard, start_guard
 from psys.cli.launch import Launch
 from psys.cli.output import Console, RoleOutput
 from psys.cli.verdict import FAILED, JobVerdict, one_line, read_verdict
-from psys.cluster import CHIEF, EVALUATOR, WORKER, Task
+from psys.cluster import CHIEF, EVALUATOR, PS, WORKER, Task
 from psys.environment import child_environment
 
 _READ_REST_SECS = 2.0
@@ -73,6 +73,7 @@ class LocalCluster:
         self._events: queue.SimpleQueue[_Exited | _Interrupted] = queue.SimpleQueue()
         self._roles: list[_Role] = []
         self._first_failure: _Role | None = None
+        self._hurried: _Role | None = None
         self._interrupted_by: int | None = None
         self._timed_out = False
         self._signals = [signal.SIGTERM, signal.SIGKILL]
@@ -158,15 +159,21 @@ class LocalCluster:
         role.exit_code = exit_code
         # What the role itself started must not outlive it.
         guard.send_to_group(role.process.pid, signal.SIGKILL)
+        verdict = read_verdict(self._launch.verdict_path)
+        self._judge_exit(role, exit_code, verdict)
+        if verdict is not None:
+            self._hurry_lead()
+
+    def _judge_exit(self, role: _Role, exit_code: int, verdict: JobVerdict | None) -> None:
+        """Say how a role ended, and bound how long the others may take to follow it."""
         if exit_code == 0:
             if role.task.is_chief:
                 self._bound(self._patience.ending_secs)
             return
-        verdict = read_verdict(self._launch.verdict_path)
         name, how = label(role.task), describe_exit(exit_code)
         if verdict is not None:
             self._bound(self._patience.ending_secs)
-            if verdict.finished:
+            if verdict.finished and role is not self._hurried:
                 self._say(f"{name} {how}, though the job finished")
         elif exit_code < 0 and role.task.type in (WORKER, EVALUATOR):
             if not self._stopping:
@@ -180,6 +187,18 @@ class LocalCluster:
                     "to end by themselves"
                 )
             self._bound(self._patience.grace_secs)
+
+    def _hurry_lead(self) -> None:
+        """Spare ps 0 the wait for a killed role to come back and hear the verdict: none does.
+
+        Where none was killed it leaves by itself, and may be past handling a signal.
+        """
+        killed = any(role.exit_code is not None and role.exit_code < 0 for role in self._roles)
+        if self._hurried is None and killed and not self._stopping:
+            match self._running:
+                case [role] if (role.task.type, role.task.index) == (PS, 0):
+                    self._hurried = role
+                    guard.send_to_group(role.process.pid, signal.SIGTERM)
 
     def _on_interrupt(self, signum: int) -> None:
         if self._interrupted_by is not None:

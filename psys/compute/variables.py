@@ -153,4 +153,10 @@ def current_global_step() -> GlobalStep:
     step: Callable[[], int] | None = getattr(_hooks, "step", None)
     if step is not None and not running.inside():
         return GlobalStep(step())
+    if not running.inside():
+        raise ModelError(
+            "The global step is not known here: get_global_step() tells it inside a model_fn and "
+            "in hooks. Outside, Estimator.get_variable_value('global_step') tells the latest "
+            "checkpoint's."
+        )
     return GlobalStep(current_store().global_step)

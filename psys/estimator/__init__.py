@@ -3,6 +3,7 @@
 from typing import Any
 
 from psys import inputs
+from psys.estimator import export
 from psys.estimator.canned.dnn import DNNClassifier, DNNEstimator, DNNRegressor
 from psys.estimator.canned.dnn_linear_combined import (
     DNNLinearCombinedClassifier,
@@ -38,6 +39,7 @@ __all__ = [
     "ModeKeys",
     "RunConfig",
     "TrainSpec",
+    "export",
     "inputs",
     "train_and_evaluate",
 ]

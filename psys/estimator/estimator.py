@@ -36,6 +36,7 @@ from psys.train.log import show_log_lines
 from psys.train.membership import Membership, local_settings
 from psys.train.model import InitialModel
 from psys.train.restoring import new_seed
+from psys.train.verdict import put_aside_verdict
 
 logger = logging.getLogger("psys")
 
@@ -155,6 +156,7 @@ class Estimator:
             input_fn, checked, listeners, steps, max_steps, params=self.params
         )
         FileStorage(self.model_dir).check_writable()
+        put_aside_verdict(self.model_dir)
         membership = Membership(local_settings(self.model_dir))
         run = TrainingRun(self.call_model_fn, self._config, membership, arguments)
         try:
@@ -264,7 +266,7 @@ class Estimator:
 
         Raises:
             CheckpointNotFound: (a ValueError) if there is no checkpoint.
-            ConfigError: if serving_input_receiver_fn returns no features.
+            ConfigError: if serving_input_receiver_fn fails by an error of its own.
             ModelError: if model_fn makes no predictions of these features.
         """
         path = checkpoint_path or self.latest_checkpoint()
@@ -273,7 +275,8 @@ class Estimator:
         reader = open_checkpoint(path)
         features = self._seen_features
         if serving_input_receiver_fn is not None:
-            features = received_features(serving_input_receiver_fn)
+            received = received_features(serving_input_receiver_fn)
+            features = features if received is None else received
         served: Mapping[str, Any] = {}
         predictions: tuple[str, ...] = ()
         if features is not None:

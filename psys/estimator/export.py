@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import time
@@ -26,7 +27,20 @@ from psys.checkpoint.reader import check_rows
 from psys.checkpoint.shard_file import ShardReader, write_shard
 from psys.checkpoint.storage import sync
 from psys.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, ModelError
+from psys.names import MissingName, missing_in
 from psys.train.input_pipeline import as_batch
+from psys.uncaught import one_line, place_of
+
+_log = logging.getLogger(__name__)
+
+__all__ = [
+    "ServingInputReceiver",
+    "TensorServingInputReceiver",
+    "build_parsing_serving_input_receiver_fn",
+    "build_raw_serving_input_receiver_fn",
+    "load_export",
+]
+__getattr__ = missing_in(__name__)
 
 EXPORT = "export.json"
 VARIABLES = "variables.safetensors"
@@ -51,21 +65,93 @@ def make_signature(features: Mapping[str, Any], predictions: Iterable[str]) -> d
     return {"features": described, "predictions": sorted(predictions)}
 
 
+@dataclasses.dataclass(frozen=True)
+class ServingInputReceiver:
+    """What a ``serving_input_receiver_fn`` returns (tf.estimator.export.ServingInputReceiver).
+
+    Attributes:
+        features: what model_fn is given, as example arrays ``[batch, ...]`` by key or one array;
+            None for the features of the evaluation.
+        receiver_tensors: accepted as tf.estimator does; an export here has no graph to feed.
+        receiver_tensors_alternatives: accepted as tf.estimator does.
+    """
+
+    features: Any
+    receiver_tensors: Any = None
+    receiver_tensors_alternatives: Any = None
+
+
+class TensorServingInputReceiver(ServingInputReceiver):
+    """The same for a model_fn whose features are one bare array."""
+
+
+def build_raw_serving_input_receiver_fn(
+    features: Any,
+    default_batch_size: int | None = None,  # noqa: ARG001 - the size is left open
+) -> Callable[[], ServingInputReceiver]:
+    """Return a ``serving_input_receiver_fn`` that serves features as they are.
+
+    Args:
+        features: example arrays ``[batch, ...]`` by key, or one array.
+        default_batch_size: accepted as tf.estimator does; an export leaves the size open.
+    """
+    return lambda: ServingInputReceiver(features, features)
+
+
+def build_parsing_serving_input_receiver_fn(
+    feature_spec: Any,  # noqa: ARG001 - nothing is parsed here
+    default_batch_size: int | None = None,  # noqa: ARG001 - the size is left open
+) -> Callable[[], ServingInputReceiver]:
+    """Return a ``serving_input_receiver_fn`` for the features of the evaluation.
+
+    Nothing parses tf.Examples here: an export describes the parsed features, which are those
+    that the model is evaluated on.
+
+    Args:
+        feature_spec: accepted as tf.estimator does.
+        default_batch_size: accepted as tf.estimator does.
+    """
+    return lambda: ServingInputReceiver(None)
+
+
 def received_features(serving_input_receiver_fn: Callable[[], Any]) -> Any:
     """Return the features a serving_input_receiver_fn describes: a dict of arrays, or one array.
 
+    Returns:
+        None for those of the evaluation: it says so, or, with a warning, it needs TensorFlow's
+        graph or returns what is no feature here. An export can do without it.
+
     Raises:
-        ConfigError: if it returns anything else; what it raises itself is its own.
+        ConfigError: if it fails by an error of its own.
     """
-    received = serving_input_receiver_fn()
+    try:
+        received = serving_input_receiver_fn()
+    except MissingName as error:
+        _leave_out(f"it needs TensorFlow ({error})")
+        return None
+    except Exception as error:
+        place = place_of(error.__traceback__)
+        raise ConfigError(
+            f"serving_input_receiver_fn failed: {one_line(error)}{place and f' ({place})'}."
+        ) from error
+    if isinstance(received, ServingInputReceiver) and received.features is None:
+        return None
     try:
         return as_batch(getattr(received, "features", received)).features
-    except ModelError as error:
-        raise ConfigError(
-            "serving_input_receiver_fn should return the features a server is given, as a dict "
-            f"of example arrays [batch, ...], got {type(received).__name__}; leave it out to "
-            "take those of the evaluation."
-        ) from error
+    except ModelError:
+        _leave_out(
+            "it should return the features a server is given, as a dict of example arrays "
+            f"[batch, ...], and returned {type(received).__name__}"
+        )
+        return None
+
+
+def _leave_out(why: str) -> None:
+    _log.warning(
+        "A serving_input_receiver_fn is left out: %s. Exports need none: they describe the "
+        "features of the evaluation.",
+        why,
+    )
 
 
 def write_export(

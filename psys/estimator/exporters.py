@@ -73,7 +73,7 @@ def check_exporters(exporters: Iterable[Exporter]) -> None:
     """Call every ``serving_input_receiver_fn`` once, before there is anything to lose.
 
     Raises:
-        ConfigError: if one returns no features.
+        ConfigError: if one fails by an error of its own.
     """
     for exporter in exporters:
         if isinstance(exporter, _ModelExporter):
@@ -101,15 +101,16 @@ class _ModelExporter(Exporter):
         return self._name
 
     def check(self) -> None:
-        """Call ``serving_input_receiver_fn`` and look at what it returns.
+        """Call ``serving_input_receiver_fn``; leave it out for good if it tells no features.
 
         Raises:
-            ConfigError: if these are no features.
+            ConfigError: if it fails by an error of its own.
         """
         if self._serving_input_receiver_fn is None:
             return
         try:
-            received_features(self._serving_input_receiver_fn)
+            if received_features(self._serving_input_receiver_fn) is None:
+                self._serving_input_receiver_fn = None
         except ConfigError as error:
             raise ConfigError(f"Exporter {self.name!r}: {error}") from error
 

@@ -33,6 +33,7 @@ from psys.train.chief import ChiefControl
 from psys.train.committed import CommittedCheckpoints, KeepRules
 from psys.train.hooks import CheckpointSaverListener, SessionRunHook
 from psys.train.input_pipeline import InputContext, InputPipeline, batches, call_input_fn
+from psys.train.interrupts import SIGNALS
 from psys.train.membership import Membership
 from psys.train.model import build
 from psys.train.overlapped import OverlappedSession
@@ -162,7 +163,7 @@ class TrainingRun:
             )
         elif not result.steps:
             logger.warning("Training made no steps: %s.", result.reason)
-        elif result.loss is not None:
+        elif result.loss is not None and self._ended_well(result):
             logger.info("Loss for final step: %.6g.", result.loss)
         if result.dropped:
             logger.info("%d steps came too late for their update.", result.dropped)
@@ -312,6 +313,12 @@ class TrainingRun:
         if not result.stopped:
             self._attendance.update(phase=TaskPhase.INPUT_ENDED)
         return result
+
+    def _ended_well(self, result: LoopResult) -> bool:
+        """Return whether the last step was the final one: no signal came, and nothing failed."""
+        verdict = self._attendance.directive.verdict
+        failed = verdict is not None and not verdict.finished
+        return not failed and result.reason not in SIGNALS
 
     def _saves_meanwhile(self, saver: CheckpointSaverHook, directive: Directive) -> bool:
         """Return whether a checkpoint is due of what others train, this trainer's input ended."""

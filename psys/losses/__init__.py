@@ -12,6 +12,9 @@ from psys.losses.core import (
     softmax_cross_entropy,
     sparse_softmax_cross_entropy,
 )
+from psys.names import missing_in as _missing_in
+
+__getattr__ = _missing_in(__name__)
 
 __all__ = [
     "Reduction",

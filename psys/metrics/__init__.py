@@ -21,6 +21,9 @@ from psys.metrics.means import (
     root_mean_squared_error,
 )
 from psys.metrics.metric import Metric
+from psys.names import missing_in as _missing_in
+
+__getattr__ = _missing_in(__name__)
 
 __all__ = [
     "Metric",

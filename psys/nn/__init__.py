@@ -22,6 +22,9 @@ from psys.compute.primitives import (
 )
 from psys.compute.variables import current_store, untraced
 from psys.errors import ModelError
+from psys.names import missing_in as _missing_in
+
+__getattr__ = _missing_in(__name__)
 
 __all__ = [
     "bias_add",

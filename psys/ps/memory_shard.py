@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from psys.arrays import Array, Gradient
 from psys.errors import GenerationChanged
+from psys.ps.fence import NO_FENCE, Fence
 from psys.ps.messages import (
     ASYNC,
     Consistency,
@@ -28,21 +29,11 @@ from psys.ps.messages import (
     UpdateOrder,
 )
 from psys.ps.shard import LoadedSlice
-from psys.ps.slice_state import SliceState, Snapshot, damage, refusal
+from psys.ps.slice_state import SliceState, Snapshot, apply_all, refusal
 from psys.ps.updates import Accumulator, ahead_of, combine, gradients_of
 
 Caller = Any
 """Whatever the host uses to find who waits for a reply."""
-
-
-class Fence(NamedTuple):
-    """The last push of a task that was applied here; later ones compare as greater."""
-
-    member: int
-    sequence: int
-
-
-NO_FENCE = Fence(0, 0)
 
 
 class Served(NamedTuple):
@@ -68,7 +59,8 @@ class _Parked(NamedTuple):
 class MemoryShard:
     """One shard's state machine: EMPTY → LOADING → LOADED → LIVE, of one generation.
 
-    Invariants: a push is applied at most once (fences); while held, nothing beyond the cut is
+    Invariants: a push is applied at most once (fences), and if an update raises in the middle of
+    one, nothing of that model is served or saved any more; while held, nothing beyond the cut is
     applied before the cut is taken; nothing of another generation is applied or served. Under
     sync, nothing is applied but by the lead's order, so that a cut lies between two updates.
     """
@@ -107,6 +99,8 @@ class MemoryShard:
         self._written = ""
         self._file: ShardFile | None = None
         self._write_error = ""
+        self._damage = ""
+        """How a push came to be applied in part: such a model is not served any more."""
         self._parked: list[_Parked] = []
         self._request_limit_bytes = 0
         self.chief = 0
@@ -176,7 +170,7 @@ class MemoryShard:
         parked, self._parked = self._parked, []
         self.generation = generation
         self.phase = ShardPhase.LOADING if generation else ShardPhase.EMPTY
-        self.slices, self.version = {}, 0
+        self.slices, self.version, self._damage = {}, 0, ""
         self._request_limit_bytes = 0
         self.fences.clear()
         self.dropped.clear()
@@ -211,7 +205,9 @@ class MemoryShard:
                 if reply is not None:
                     served.append(Served(one.caller, one.request, reply))
             progress = (len(served), self.version) != before
-            if self._holding and self._cut is not None and self._cut_complete(self._cut):
+            if self._holding and self._damage:
+                self._written, self._write_error = self._save, self._damage
+            elif self._holding and self._cut is not None and self._cut_complete(self._cut):
                 self._take_cut(self._cut)
                 progress = True
         return served
@@ -219,9 +215,6 @@ class MemoryShard:
     def _take_cut(self, cut: Fences) -> None:
         self._cut_taken = self._save
         self._cut_inputs, self._cut_examples = dict(self.inputs), self.examples
-        if reason := damage(self.slices):
-            self._written, self._write_error = self._save, reason
-            return
         self.snapshot = Snapshot(
             self._save,
             self.generation,
@@ -324,7 +317,7 @@ class MemoryShard:
         """Return whether a new push has to wait for the cut under way."""
         if not self._holding or request.push is None or request.generation != self.generation:
             return False
-        if self._sync:
+        if self._sync or self._damage:
             return False  # what is kept is not in the cut, and updates are the lead's to order
         key = (request.member, request.sequence)
         if key <= self.fences.get(request.task, NO_FENCE):
@@ -343,6 +336,8 @@ class MemoryShard:
         if refused is not None:
             return refused
         outcome, staleness = self._take_in(request, before)
+        if self._damage:
+            return self._reply(request, Outcome.REFUSED, self._damage)
         if self._withholds(request, outcome):
             self._parked.append(_Parked(caller, request, outcome, staleness))
             return None
@@ -351,6 +346,8 @@ class MemoryShard:
     def _look_again(self, one: _Parked) -> ExchangeReply | None:
         """Answer a parked request if nothing keeps it any more; else park it again."""
         request, outcome = one.request, one.outcome
+        if self._damage:
+            return self._reply(request, Outcome.REFUSED, self._damage)
         if outcome is None:
             return self._serve(one.caller, request)
         if outcome is Outcome.ACCUMULATED:
@@ -409,7 +406,7 @@ class MemoryShard:
             return self._reply(request, Outcome.GENERATION_CHANGED)
         if self._is_fenced(request, latest):
             return self._fenced(request)
-        if reason := refusal(self.slices, request):
+        if reason := self._damage or refusal(self.slices, request):
             return self._reply(request, Outcome.REFUSED, reason)
         if request.push is not None and request.sequence not in (before, before + 1):
             return self._reply(
@@ -435,8 +432,6 @@ class MemoryShard:
         return Outcome.ACCUMULATED, 0
 
     def _answer(self, request: ExchangeRequest, outcome: Outcome, staleness: int) -> ExchangeReply:
-        if reason := damage(self.slices):
-            return self._reply(request, Outcome.REFUSED, reason)
         return ExchangeReply(
             generation=self.generation,
             sequence=request.sequence,
@@ -452,10 +447,11 @@ class MemoryShard:
 
     def _apply(self, request: ExchangeRequest, push: Mapping[str, Gradient]) -> None:
         """Apply a push as an update of its own."""
-        for name, gradient in push.items():
-            self.slices[name].apply(gradient, request.global_step)
-        self.version += 1
-        self._note_applied(request)
+        what = f"ps:{self.index}: push {request.sequence} of {request.task}"
+        self._damage = apply_all(self.slices, push, request.global_step, what)
+        if not self._damage:
+            self.version += 1
+            self._note_applied(request)
 
     def _make_update(self, order: UpdateOrder) -> None:
         """Apply the average of the pushes that the lead chose; drop all others kept.
@@ -464,10 +460,13 @@ class MemoryShard:
             ClusterError: if a push is not here that the lead chose.
         """
         chosen, late = self._kept.take(order.pushes)
+        update: dict[str, Gradient] = {}
         for name, gradients in gradients_of(chosen).items():
-            state = self.slices[name]
-            averaged = state.optimizer is not None and state.optimizer.averaged
-            state.apply(combine(gradients, len(chosen), averaged), order.global_step)
+            optimizer = self.slices[name].optimizer
+            averaged = optimizer is not None and optimizer.averaged
+            update[name] = combine(gradients, len(chosen), averaged)
+        what = f"ps:{self.index}: update {order.number}"
+        self._damage = apply_all(self.slices, update, order.global_step, what)
         self.version += 1
         for request in chosen:
             self._note_applied(request)

@@ -30,8 +30,6 @@ class SliceState:
     optimizer: optimizers.Optimizer | None
     slots: dict[str, Array]
     scalars: dict[str, float]
-    damage: str = ""
-    """How a push came to be applied in part."""
 
     @classmethod
     def from_loaded(cls, loaded: LoadedSlice) -> SliceState:
@@ -101,7 +99,7 @@ class SliceState:
             self.optimizer.rate(global_step)
         except Exception as error:
             # A schedule of the user's may raise anything, and here nothing is changed yet.
-            return f"No learning rate for {name!r}: {_describe(error)}"
+            return f"No learning rate for {name!r}: {describe(error)}"
         return ""
 
     def refuse_rows(self, rows: Array) -> str:
@@ -114,47 +112,27 @@ class SliceState:
         return ""
 
     def apply(self, gradient: Gradient, global_step: int) -> None:
-        """Let the optimizer change value and slots in place; note it as damage if that raises.
-
-        The push then counts, since nobody knows how much of it is in; but the model is damaged.
+        """Let the optimizer change value and slots in place.
 
         Args:
             gradient: of the slice.
             global_step: the step it was computed at, for schedules.
         """
         assert self.optimizer is not None  # refusal() said so before
-        try:
-            if isinstance(gradient, IndexedSlices):
-                summed = gradient.summed()
-                self.optimizer.apply_sparse(
-                    self.value,
-                    self.slots,
-                    self.scalars,
-                    summed.indices,
-                    summed.values,
-                    global_step=global_step,
-                )
-            else:
-                self.optimizer.apply_dense(
-                    self.value, self.slots, self.scalars, gradient, global_step=global_step
-                )
-        except Exception as error:
-            self.damage = (
-                f"A push was applied in part: the update of {self.spec.name!r} failed with "
-                f"{_describe(error)} These values are no model any more; correct the optimizer "
-                "and go on from the last checkpoint."
+        if isinstance(gradient, IndexedSlices):
+            summed = gradient.summed()
+            self.optimizer.apply_sparse(
+                self.value,
+                self.slots,
+                self.scalars,
+                summed.indices,
+                summed.values,
+                global_step=global_step,
             )
-
-
-def _describe(error: Exception) -> str:
-    """Return what an exception says, of the user's own code maybe, and where it was raised."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})."
-
-
-def damage(slices: Mapping[str, SliceState]) -> str:
-    """Return why nothing of these slices is to be served or saved any more, '' if all is well."""
-    return next((one.damage for one in slices.values() if one.damage), "")
+        else:
+            self.optimizer.apply_dense(
+                self.value, self.slots, self.scalars, gradient, global_step=global_step
+            )
 
 
 @dataclass(frozen=True)
@@ -171,8 +149,6 @@ class Snapshot:
 
 def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
     """Return why a request as a whole does not fit the slices of a shard, '' if it does."""
-    if reason := damage(slices):
-        return reason
     push: Mapping[str, Gradient] = request.push or {}
     unknown = sorted({*push, *request.pull_rows} - slices.keys())
     if unknown:
@@ -184,6 +160,34 @@ def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
         if refused := slices[name].refuse_rows(rows):
             return refused
     return ""
+
+
+def apply_all(
+    slices: Mapping[str, SliceState], push: Mapping[str, Gradient], global_step: int, what: str
+) -> str:
+    """Apply gradients to their slices; return how that failed in the middle, '' if it did not.
+
+    Args:
+        slices: of the shard.
+        push: gradients that were not refused, by variable.
+        global_step: the step they were computed at.
+        what: whose they are, for the message.
+    """
+    try:
+        for name, gradient in push.items():
+            slices[name].apply(gradient, global_step)
+    except Exception as error:
+        return (
+            f"{what} was applied in part and failed: {describe(error)} The values are no model "
+            "any more; correct the optimizer and go on from the last checkpoint."
+        )
+    return ""
+
+
+def describe(error: Exception) -> str:
+    """Return what an exception of the user's own code says, and where it was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})."
 
 
 def prepare(slices: Sequence[LoadedSlice]) -> None:

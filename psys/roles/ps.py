@@ -42,7 +42,10 @@ def run(config: RunConfig, max_steps: int | None) -> None:
         ConfigError: if the address cannot be bound.
     """
     leaving = threading.Event()
-    with on_sigterm(leaving.set), member_of(settings_of(config)) as membership:
+    with (
+        on_sigterm(leaving.set),
+        member_of(settings_of(config), leaving.is_set) as membership,
+    ):
         logger.info(
             "%s listens on %s.",
             membership.settings.task,

@@ -64,8 +64,14 @@ def settings_of(config: RunConfig) -> Settings:
 
 
 @contextmanager
-def member_of(settings: Settings) -> Iterator[Membership]:
+def member_of(
+    settings: Settings, hurried: Callable[[], bool] = lambda: False
+) -> Iterator[Membership]:
     """Connect a task; whatever goes wrong inside becomes the job's verdict.
+
+    Args:
+        settings: of the task.
+        hurried: whether the lead, once there is a verdict, is to end whoever has not heard it.
 
     Raises:
         SystemExit: 1, with one line, if the job failed elsewhere; 0 if it was over before.
@@ -78,7 +84,7 @@ def member_of(settings: Settings) -> Iterator[Membership]:
         yield membership
     except JobFailed as failure:
         keep_verdict(membership)
-        heard_verdict(membership)
+        heard_verdict(membership, hurried)
         logger.error("psys: FAILED reason=%s", " ".join(str(failure).split()))
         raise SystemExit(1) from None
     except JobOver as over:
@@ -164,12 +170,12 @@ def _leave(membership: Membership, why: str) -> None:
         membership.attendance.update(phase=TaskPhase.LEFT, reason=why)
 
 
-def heard_verdict(membership: Membership) -> None:
+def heard_verdict(membership: Membership, hurried: Callable[[], bool] = lambda: False) -> None:
     """Acknowledge the verdict, and where the lead lives here, stay until all others have."""
     if membership.attendance is not None:
         membership.attendance.update(heard_verdict=True)
     if membership.host is not None and membership.host.has_lead:
-        membership.host.wait_may_leave()
+        membership.host.wait_may_leave(hurried)
 
 
 def await_verdict(membership: Membership) -> Verdict:

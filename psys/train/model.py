@@ -148,7 +148,8 @@ def loss_and_gradients(
         ModelError: if no trainable variable takes part in the loss, or an optimizer is not the
             one the first run had.
     """
-    with store:
+    # A loss that is not finite is told in one line by who checks it.
+    with store, np.errstate(over="ignore", invalid="ignore"):
         spec = call_model(features, labels)
         train_op = spec.train_op
         _check_optimizers(model, train_op, store.global_step)

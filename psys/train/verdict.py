@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from psys.checkpoint.storage import FileStorage
+from psys.checkpoint.storage import UNWRITABLE, FileStorage
 from psys.errors import CheckpointNotFound
 from psys.ps.job import EndedRun
 from psys.ps.messages import Verdict
@@ -47,8 +47,11 @@ def keep_verdict(model_dir: str, verdict: Verdict, job_id: str, copy_to: str | N
     try:
         FileStorage(model_dir).write_once(VERDICT, text)
     except OSError as error:
-        # The verdict is still told to everyone; an unwritable model_dir may be its reason.
-        logger.warning("The verdict could not be written: %s", error)
+        # The verdict is still told to everyone, in one line where this is its very reason.
+        if f"{UNWRITABLE}{os.path.abspath(model_dir)} " not in verdict.reason:
+            logger.warning(
+                "The verdict could not be written below %s: %s", model_dir, error.strerror or error
+            )
     if copy_to is not None:
         target = Path(copy_to)
         FileStorage(str(target.parent)).write_once(target.name, text)

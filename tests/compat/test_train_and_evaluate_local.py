@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ import numpy as np
 import pytest
 
 import psys as tf
+from psys.errors import ConfigError
 from psys.estimator import Estimator, EvalSpec, FinalExporter, LatestExporter, RunConfig, TrainSpec
 from psys.estimator.exporters import Exporter
+from psys.ps.messages import Verdict
 from psys.train.session import Session
+from psys.train.verdict import keep_verdict, read_verdict
 
 X = np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)
 Y = np.array([3.0, 5.0, 7.0, 9.0], np.float32)
@@ -123,27 +127,67 @@ def test_the_final_exporter_exports_once(tmp_path: Path) -> None:
     assert json.loads((export / "export.json").read_text())["global_step"] == 22
 
 
+def parsed() -> Any:
+    spec = {"x": tf.FixedLenFeature([1], tf.float32)}
+    examples = tf.placeholder(tf.string, [None])
+    return tf.estimator.export.ServingInputReceiver(
+        tf.parse_example(examples, spec), {"examples": examples}
+    )
+
+
 @pytest.mark.parametrize(
-    ("received", "message"),
+    ("receiver", "message"),
     [
-        (7, "Exporter 'last': serving_input_receiver_fn should return .*, got int"),
-        ([{}], "got list"),
+        (parsed, "needs TensorFlow .*'FixedLenFeature'"),
+        (lambda: tf.compat.v1.placeholder(), "needs TensorFlow .*'compat'"),
+        (lambda: 7, "returned int"),
+        (lambda: [{}], "returned list"),
     ],
 )
-def test_what_an_exporter_cannot_use_is_found_before_training(
-    tmp_path: Path, received: object, message: str
+def test_a_receiver_that_says_nothing_here_is_left_out_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, receiver: Any, message: str
 ) -> None:
-    exporter = FinalExporter("last", lambda: received)
-    with pytest.raises(ValueError, match=message):
-        tf.estimator.train_and_evaluate(
-            regressor(tmp_path), TrainSpec(input_fn, 22), evaluation(exporters=exporter)
-        )
-    assert not list(tmp_path.iterdir())
+    exporter = LatestExporter("latest", receiver)
+    _, results = tf.estimator.train_and_evaluate(
+        regressor(tmp_path), TrainSpec(input_fn, 22), evaluation(exporters=exporter)
+    )
+    assert served(results) == {"x": {"dtype": "float32", "shape": [None, 1]}}
+    (warning,) = [line for line in caplog.messages if "serving_input_receiver_fn" in line]
+    assert re.search(message, warning)
 
 
-def test_what_a_serving_input_receiver_fn_raises_comes_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("receiver", "batch"),
+    [
+        (tf.estimator.export.build_parsing_serving_input_receiver_fn({"x": None}), [None, 1]),
+        (tf.estimator.export.build_raw_serving_input_receiver_fn({"x": X[:2]}), [None, 1]),
+        (lambda: tf.estimator.export.ServingInputReceiver({"x": X[:, 0]}, X[:, 0]), [None]),
+        (lambda: {"x": X[:, 0]}, [None]),
+    ],
+)
+def test_receivers_describe_what_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, receiver: Any, batch: list[int | None]
+) -> None:
+    exporter = FinalExporter("last", receiver)
+    _, results = tf.estimator.train_and_evaluate(
+        regressor(tmp_path), TrainSpec(input_fn, 12), evaluation(exporters=exporter)
+    )
+    assert served(results) == {"x": {"dtype": "float32", "shape": batch}}
+    assert "serving_input_receiver_fn" not in caplog.text
+
+
+def served(results: list[str]) -> Any:
+    """Return the features of the first export's signature."""
+    return json.loads((Path(results[0]) / "export.json").read_text())["signature"]["features"]
+
+
+def test_a_receiver_that_fails_is_told_in_one_line_before_training(tmp_path: Path) -> None:
     exporter = LatestExporter("latest", lambda: {}["x"])  # type: ignore[misc]
-    with pytest.raises(KeyError):
+    message = (
+        r"Exporter 'latest': serving_input_receiver_fn failed: KeyError: 'x' "
+        r"\(test_train_and_evaluate_local.py, line \d+\)"
+    )
+    with pytest.raises(ConfigError, match=message):
         tf.estimator.train_and_evaluate(
             regressor(tmp_path), TrainSpec(input_fn, 22), evaluation(exporters=exporter)
         )
@@ -289,3 +333,14 @@ def test_arguments_are_checked_before_anything_runs(tmp_path: Path, argument: st
     with pytest.raises(TypeError, match=f"`{argument}` must have type"):
         tf.estimator.train_and_evaluate(**arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_training_puts_aside_the_verdict_of_an_earlier_job(tmp_path: Path) -> None:
+    estimator = regressor(tmp_path)
+    estimator.train(input_fn, max_steps=4)
+    keep_verdict(str(tmp_path), Verdict(True, global_step=4), "job", None)
+    estimator.train(input_fn, max_steps=4)
+    assert read_verdict(str(tmp_path)) is not None  # there was nothing to do
+    estimator.train(input_fn, max_steps=6)
+    assert read_verdict(str(tmp_path)) is None
+    assert len(list(tmp_path.glob("verdict.json.*"))) == 1

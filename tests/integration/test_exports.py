@@ -38,7 +38,8 @@ def test_an_unusable_exporter_ends_the_job_before_the_first_checkpoint_is_evalua
         ps=1, evaluator=True, arguments=["--max_steps", 100_000, "--exporters", "unusable"]
     )
     failed(
-        "ConfigError: Exporter 'unusable': serving_input_receiver_fn should return",
+        "ConfigError: Exporter 'unusable': serving_input_receiver_fn failed: "
+        r"IndexError: pop from empty list \(program.py, line ",
         *cluster.start_all().values(),
     )
     assert not (cluster.model_dir / "eval").exists()

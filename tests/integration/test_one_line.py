@@ -81,6 +81,7 @@ def test_in_a_cluster(make_cluster: MakeCluster, arguments: Sequence[str], reaso
     told = {name: complaint(role) for name, role in roles.items()}
     for line in told.values():
         assert re.fullmatch(rf"psys: (FAILED reason=[a-z:0-9]+: )?{reason}", line), told
+    assert not [role for role in roles.values() if "could not be written" in role.output]
     if "--model_dir" not in arguments:
         assert cluster.verdict["verdict"] == "FAILED"
         assert re.search(reason, cluster.verdict["reason"])
@@ -92,6 +93,7 @@ def test_with_psys_run(tmp_path: Path) -> None:
     done = subprocess.run([*command, *program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
+    assert "Loss for final step" not in done.stdout
     reason = r"psys: FAILED reason=(chief|worker:0): NanLossDuringTrainingError: NaN loss .*"
     assert re.fullmatch(reason, done.stdout.splitlines()[-1])
 

@@ -13,9 +13,10 @@ import pytest
 from simulation.cluster import Options, plan_of, simulate
 from simulation.invariants import Violation
 
+from psys.ps.fence import NO_FENCE
 from psys.ps.grants import Grants
 from psys.ps.job import Job
-from psys.ps.memory_shard import NO_FENCE, MemoryShard, Served
+from psys.ps.memory_shard import MemoryShard, Served
 from psys.ps.messages import (
     ASYNC,
     Consistency,

@@ -210,6 +210,20 @@ def test_a_not_finite_loss_ends_training_before_it_is_learned(tmp_path: Path) ->
     estimator.train(batches_from(0), steps=1)
 
 
+def test_an_overflow_is_told_by_the_loss_alone(tmp_path: Path) -> None:
+    """numpy's own warnings, errors in these tests, would come before the one line."""
+    estimator = tf.estimator.DNNRegressor(
+        [8],
+        [tf.feature_column.numeric_column("x", shape=3)],
+        model_dir=str(tmp_path),
+        optimizer=tf.train.GradientDescentOptimizer(1e30),
+    )
+    labels = np.ones((4, 1), np.float32)
+    batch = ({"x": np.full((4, 3), 100, np.float32)}, labels)
+    with pytest.raises(NanLossDuringTrainingError):
+        estimator.train(lambda: [batch] * 9, steps=9)
+
+
 def classifier(model_dir: Path, *columns: Any, **arguments: Any) -> Any:
     return tf.estimator.LinearClassifier(columns, model_dir=str(model_dir), **arguments)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from psys.checkpoint.storage import FileStorage
+from psys.errors import ConfigError
 from psys.ps.messages import Verdict
 from psys.train.verdict import (
     RUN,
@@ -26,6 +28,21 @@ def test_a_verdict_is_written_once_and_names_its_run(tmp_path: Path) -> None:
     keep_verdict(str(tmp_path), Verdict(False, "too late"), "two", str(copy))
     assert read_ended(str(tmp_path)) == ("one", FINISHED)
     assert json.loads(copy.read_text())["verdict"] == "FINISHED"
+
+
+def test_a_verdict_that_cannot_be_written_is_told_unless_it_says_so_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    root = str(tmp_path / "file" / "model")
+    with pytest.raises(ConfigError) as refused:
+        FileStorage(root).check_writable()
+    keep_verdict(root, Verdict(False, f"ps:0: {refused.value}"), "one", None)
+    assert caplog.messages == []
+    keep_verdict(root, Verdict(False, "chief: something else"), "one", None)
+    (message,) = caplog.messages
+    assert message.startswith(f"The verdict could not be written below {root}: ")
+    assert "staged" not in message
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"ended_unix_secs": 1}', "\x00"])
