@@ -258,6 +258,7 @@ class Lead:
         members = self.roster.members
         tasks = ("chief", *self.job.others, *self.job.trainers, "evaluator")
         reports = [members[task].report for task in tasks if task in members]
+        reports += [twin.report for twin in self.roster.twins.values()]
         self.job_id = settle(reports, self.job.ended, self._new_id)
         self._object_again(now)
         self._recall_verdict(now)

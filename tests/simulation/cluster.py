@@ -163,6 +163,8 @@ class Cluster:
         if kind == "ps":
             runner = Ps(self, int(index)) if int(index) else LeadServer(self)
         elif kind == "chief":
+            before = self.now_running.get(name)
+            self.invariants.two_chiefs |= before is not None and before.alive
             runner = Chief(self, name)
         else:
             runner = Worker(self, name) if kind == "worker" else Evaluator(self, name)

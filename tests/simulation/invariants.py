@@ -127,6 +127,7 @@ class Invariants:
         self._members: dict[tuple[str, TaskName], Member] = {}
         self._owners: dict[tuple[str, int], Instance] = {}
         self._verdict: Verdict | None = None
+        self.two_chiefs = False
 
     # ------------------------------------------------------------ steps
 
@@ -252,6 +253,14 @@ class Invariants:
     def look_at_lead(self, lead: Lead, own: MemoryShard) -> None:
         """Check the lead's count and its verdict."""
         grants, limit = lead.grants, self.max_steps
+        # Of two chiefs at once, one may have started before there was a run to go on with.
+        if lead.live and not self.two_chiefs:
+            runs = {one.run for one in self.disk.manifests.values()}
+            check(
+                runs <= {lead.job_id},
+                "a restarted lead goes on with the run that has checkpoints",
+                f"it serves {lead.job_id}, on disk are {runs}",
+            )
         if lead.live and own.phase is ShardPhase.LIVE:
             check(
                 grants.global_step == own.slices["count"].value[0],
@@ -292,13 +301,6 @@ class Invariants:
 
     def heard(self, task: TaskName, directive: Directive) -> None:
         """Check a directive a task was given."""
-        if directive.job_id:
-            runs = {one.run for one in self.disk.manifests.values()}
-            check(
-                runs <= {directive.job_id},
-                "a restarted lead goes on with the run that has checkpoints",
-                f"{task} heard {directive.job_id}, on disk are {runs}",
-            )
         if directive.verdict is not None:
             check(
                 directive.verdict == self.disk.verdict and bool(self.disk.verdict_run),
