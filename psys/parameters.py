@@ -60,11 +60,13 @@ class Origin:
         global_step: the step its gradients were computed at.
         input_batches: batches the trainer's process has trained on, this one included.
         examples: in this batch.
+        versions: of each shard, that its gradients were computed from; empty for the newest.
     """
 
     global_step: int = 0
     input_batches: int = 0
     examples: int = 0
+    versions: tuple[int, ...] = ()
 
 
 NO_ORIGIN = Origin()
@@ -82,6 +84,7 @@ class Pulled:
         staleness: the greatest over the shards, of the push just applied.
         outcome: of the push, as the lead's shard told it; DROPPED by one is DROPPED by all.
         waiting_for: whom a WAIT waits for.
+        versions: of each shard, when the values were read.
     """
 
     dense: Mapping[str, Array]
@@ -91,6 +94,7 @@ class Pulled:
     staleness: int
     outcome: Outcome
     waiting_for: str
+    versions: tuple[int, ...] = ()
 
 
 class Parameters:
@@ -194,7 +198,7 @@ class Parameters:
                 task=place.task,
                 member=place.member,
                 sequence=sequence,
-                base_version=self._versions[index],
+                base_version=(origin.versions or self._versions)[index],
                 push=None if pushes is None else pushes[index],
                 pull_dense=pull,
                 pull_rows={
@@ -229,6 +233,7 @@ class Parameters:
             staleness=staleness,
             outcome=outcome,
             waiting_for=lead.waiting_for,
+            versions=tuple(self._versions),
         )
 
     def _catch_up(

@@ -65,6 +65,7 @@ class Computed:
         loss: of the batch.
         spec: what model_fn returned.
         global_step: the step it was computed at.
+        versions: of each shard, that it was computed from.
     """
 
     batch: Batch
@@ -72,6 +73,7 @@ class Computed:
     loss: float
     spec: ModelSpec
     global_step: int
+    versions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ class Session:
                 f"NaN loss during training: the loss is {loss} after global step "
                 f"{step}. Lower the learning rate, or look for bad input."
             )
-        return Computed(batch, gradients, loss, spec, step)
+        return Computed(batch, gradients, loss, spec, step, pulled.versions)
 
     def _send(self, computed: Computed, later: Batch | None, *, more: bool) -> Pulled:
         """Push a step and pull what the batch ``later`` needs."""
@@ -289,6 +291,7 @@ class Session:
             more=more,
             global_step=computed.global_step,
             examples=computed.batch.size,
+            versions=computed.versions,
         )
 
     def _end_step(

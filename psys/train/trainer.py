@@ -85,6 +85,7 @@ class Trainer:
         more: bool,
         global_step: int,
         examples: int,
+        versions: tuple[int, ...] = (),
     ) -> Pulled:
         """Push a step; pull what a later one needs.
 
@@ -94,8 +95,9 @@ class Trainer:
             more: whether there is another batch, for which permission is asked.
             global_step: the step the gradients were computed at.
             examples: in the batch.
+            versions: of each shard, that the gradients were computed from; empty for the newest.
         """
-        origin = Origin(global_step, self._input_batches + 1, examples)
+        origin = Origin(global_step, self._input_batches + 1, examples, versions)
         pull = rows is not None
         pulled = self._exchange(gradients, rows or {}, wants_grant=more, pull=pull, origin=origin)
         self._input_batches += 1

@@ -193,3 +193,19 @@ def test_rows_that_were_not_foreseen_are_fetched_beside_a_push(tmp_path: Path) -
     reader = open_checkpoint(str(tmp_path))
     assert reader.global_step == 504
     assert reader.read("table").tolist() == [[252.0] * 4] * 8
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_staleness_tells_how_old_the_values_were(tmp_path: Path, depth: int) -> None:
+    seen: list[int] = []
+
+    class Staleness(tf.train.SessionRunHook):
+        def after_run(self, run_context: Any, run_values: Any) -> None:
+            seen.append(run_values.staleness)
+
+    model = Square()
+    estimator(tmp_path, depth, model).train(inputs(1000), steps=30, hooks=[Staleness()])
+    after = model.weights(30)
+    for step, (weight, stale) in enumerate(zip(model.seen[1:31], seen, strict=True)):
+        assert weight == pytest.approx(after[step - stale], rel=1e-4)
+    assert set(seen[:10]) == {0} if depth == 0 else 1 in seen
