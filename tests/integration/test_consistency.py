@@ -46,7 +46,11 @@ def state(reader: CheckpointReader) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "how", [("--consistency", "sync"), ("--wrap", 3)], ids=["strategy", "SyncReplicasOptimizer"]
+    "how",
+    [
+        pytest.param(("--consistency", "sync"), id="strategy"),
+        pytest.param(("--wrap", 3), id="SyncReplicasOptimizer", marks=pytest.mark.chaos),
+    ],
 )
 def test_sync_equals_one_process_that_averages_bit_for_bit(
     make_cluster: MakeCluster, tmp_path: Path, how: tuple[object, ...]

@@ -145,6 +145,7 @@ def test_a_worker_with_finite_input_that_never_starts_is_named(make_cluster: Mak
     failed(f"psys: FAILED reason={reason}", *roles.values())
 
 
+@pytest.mark.chaos
 def test_an_evaluator_that_never_starts_fails_the_job_with_the_checkpoint_named(
     make_cluster: MakeCluster,
 ) -> None:

@@ -44,6 +44,7 @@ def run_one(model_dir: Path) -> None:
                 socket.create_connection((host, int(port)))
 
 
+@pytest.mark.chaos
 def test_3_jobs_in_a_row_end_well_and_leave_nothing_behind(tmp_path: Path) -> None:
     for number in range(3):
         run_one(tmp_path / str(number))

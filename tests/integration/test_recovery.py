@@ -43,6 +43,7 @@ def test_a_killed_worker_that_comes_back_joins_again(
     assert back.steps
 
 
+@pytest.mark.chaos
 def test_a_killed_worker_that_stays_away_does_not_stop_the_others(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_worker_killed_in_the_middle_leaves_at_most_one_step_torn_and_it_is_re
         assert list(counts) == [400]
 
 
+@pytest.mark.chaos
 def test_finite_input_of_a_killed_worker_is_not_left_out_in_silence(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
@@ -126,7 +128,7 @@ def test_a_killed_chief_that_comes_back_takes_over_the_live_model(
     assert "are lost" not in back.output
 
 
-@pytest.mark.parametrize("index", [1, 0])
+@pytest.mark.parametrize("index", [1, pytest.param(0, marks=pytest.mark.chaos)])
 def test_a_killed_ps_that_comes_back_sends_all_back_to_the_last_checkpoint(
     make_cluster: MakeCluster, tmp_path: Path, index: int
 ) -> None:
@@ -152,7 +154,9 @@ def test_a_killed_ps_that_comes_back_sends_all_back_to_the_last_checkpoint(
     check_model(cluster.model_dir, 150)
 
 
-@pytest.mark.parametrize(("index", "save_steps"), [(1, 1000), (0, 7)])
+@pytest.mark.parametrize(
+    ("index", "save_steps"), [(1, 1000), pytest.param(0, 7, marks=pytest.mark.chaos)]
+)
 def test_a_ps_lost_after_the_last_step_does_not_end_the_job_at_an_older_one(
     make_cluster: MakeCluster, tmp_path: Path, index: int, save_steps: int
 ) -> None:
@@ -188,7 +192,9 @@ def test_steps_of_a_finite_input_that_are_lost_at_the_end_fail_the_job(
     failed(reason, *roles.values(), back)
 
 
-@pytest.mark.parametrize("task", ["ps:1", "ps:0", pytest.param("chief:0", marks=pytest.mark.chaos)])
+@pytest.mark.parametrize(
+    "task", ["ps:1", *(pytest.param(task, marks=pytest.mark.chaos) for task in ("ps:0", "chief:0"))]
+)
 def test_a_role_that_does_not_come_back_ends_everyone(
     make_cluster: MakeCluster, tmp_path: Path, task: str
 ) -> None:
@@ -287,7 +293,7 @@ def test_a_chief_told_to_leave_may_be_replaced_and_the_job_goes_on(
 @pytest.mark.parametrize(
     "task",
     [
-        "worker:0",
+        pytest.param("worker:0", marks=pytest.mark.chaos),
         "evaluator:0",
         "ps:1",
         "ps:0",
@@ -466,7 +472,7 @@ def test_chief_and_lead_lost_together_go_on_with_their_run(
     assert {one["job_id"] for one in manifests(cluster.model_dir)} == {run}
 
 
-@pytest.mark.parametrize("lost", ["ps:0", "ps:1"])
+@pytest.mark.parametrize("lost", [pytest.param("ps:0", marks=pytest.mark.chaos), "ps:1"])
 def test_trainers_told_to_leave_do_not_wait_for_a_lost_ps(
     make_cluster: MakeCluster, lost: str
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from cluster import BATCH, Cluster, check_model, finished, gate, manifests
 
 MakeCluster = Callable[..., Cluster]
@@ -75,6 +76,7 @@ def test_a_run_has_one_id_from_manifest_to_verdict(make_cluster: MakeCluster) ->
     assert json.loads((cluster.model_dir / "run.json").read_text()) == {"job_id": run}
 
 
+@pytest.mark.chaos
 def test_a_save_that_failed_before_a_ps_was_lost_is_asked_for_again(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
@@ -97,6 +99,7 @@ def test_a_save_that_failed_before_a_ps_was_lost_is_asked_for_again(
     check_model(cluster.model_dir, 60)
 
 
+@pytest.mark.chaos
 def test_a_chief_that_takes_over_goes_on_with_the_totals(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_broken_watch_has_no_gap_and_no_repeat(
     assert [one.checkpoint_id for one in seen if one.final] == committed[-1:]
 
 
+@pytest.mark.chaos
 def test_without_a_lead_the_evaluator_reads_the_directory(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(ps=1, workers=0, arguments=["--max_steps", 40])
     finished(*cluster.start_all().values())
