@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,12 @@ def _plain(value: Any) -> Any:
     return array.item() if array.ndim == 0 else array
 
 
+@cache
+def _writer_of(directory: str) -> SummaryWriter:
+    """Return this process's one writer of a directory; it stays open, as each write is flushed."""
+    return SummaryWriter(directory)
+
+
 def write_results(
     directory: str, results: Mapping[str, Any], checkpoint: str, wall_secs: float
 ) -> None:
@@ -181,10 +188,10 @@ def write_results(
     step = int(results["global_step"])
     metrics = {name: value for name, value in results.items() if name != "global_step"}
     numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
-    writer = SummaryWriter(directory)
+    writer = _writer_of(os.path.abspath(directory))
     writer.scalars(numbers, step)
     writer.text("checkpoint_path", checkpoint, step)
-    writer.close()
+    writer.flush()
     line = {
         "global_step": step,
         "checkpoint": checkpoint,
