@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from simulation.chief import Chief
 from simulation.evaluator import Evaluator
 from simulation.invariants import Disk, Invariants, Violation, check
 from simulation.network import Clock, Process, Stream, Weather
 from simulation.ps import LeadServer, Ps, Server
 from simulation.tasks import Task
-from simulation.trainers import Chief, Worker
+from simulation.trainers import Worker
 
 from psys.errors import ModelError
 from psys.ps.endings import Limits
