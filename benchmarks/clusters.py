@@ -33,6 +33,8 @@ START_LIMIT_SECS = 180.0
 WARM_STEPS = 40
 FIRST_CHECKPOINT_SECS = 3.0
 """A model is saved once right after its creation: for so long a ps does more than serve."""
+INHERITED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
+"""What a shell may have fixed: no job inherits it, so that libraries choose for this CPU."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 _TOPOLOGY = re.compile(r"chief(?:\+(\d+)workers?)?\+(\d+)ps")
@@ -118,7 +120,7 @@ class Job:
         if options.get("profile"):
             options["profile"] = f"{options['profile']}/{name}.json"
         env = dict(os.environ)
-        for unwanted in (*THREADS, "TF_CONFIG", "TF_CONFIG_FILE"):
+        for unwanted in (*INHERITED, *THREADS, "TF_CONFIG", "TF_CONFIG_FILE"):
             env.pop(unwanted, None)
         if cluster:
             env["TF_CONFIG"] = json.dumps(

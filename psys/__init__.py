@@ -6,12 +6,6 @@ those reachable from here; where each lives: docs/reference/api.md.
 
 from importlib.metadata import version as _version
 
-from psys.environment import choose_matrix_kernels as _choose_matrix_kernels
-
-_choose_matrix_kernels()  # before anything imports numpy
-
-# isort: split
-
 from psys import (
     distribute,
     estimator,

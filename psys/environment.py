@@ -8,15 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from psys.errors import ConfigError
-
-WIDE_KERNELS = "SkylakeX"
-_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -30,32 +26,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "PSYS_SHM_DIR": "where containers of one host meet to share memory; none: never share it",
     "NO_COLOR": "not empty: never write colours to the terminal",
     "FORCE_COLOR": "not empty: write colours even where the output is no terminal",
-    "OPENBLAS_CORETYPE": "numpy's matrix kernels; psys sets it where the CPU has faster ones",
     **dict.fromkeys(THREAD_VARIABLES, "numeric threads; psys run sets it where it is unset"),
 }
 """Every environment variable psys reads, and what it means. There are no others."""
-
-
-def choose_matrix_kernels() -> None:
-    """Let numpy's OpenBLAS use 512-bit vectors where the CPU has them and it would not.
-
-    OpenBLAS chooses by the name of the CPU, and takes AMD's for ones without. Only before numpy is
-    imported, and never against the user's own choice.
-    """
-    given = os.environ.get("OPENBLAS_CORETYPE")
-    if given is None and "numpy" not in sys.modules and _has_avx512():
-        os.environ["OPENBLAS_CORETYPE"] = WIDE_KERNELS
-
-
-def _has_avx512() -> bool:
-    """Return whether this is an AMD CPU with all instructions that OpenBLAS's kernels use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return False
-    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    found = {name.strip(): value.split() for name, value in facts.items()}
-    return found.get("vendor_id") == ["AuthenticAMD"] and set(found.get("flags", ())) >= _AVX512
 
 
 def tf_config_text() -> tuple[str, str] | None:
@@ -129,8 +102,6 @@ def child_environment(
     environment.pop("TF_CONFIG_FILE", None)
     for name in THREAD_VARIABLES:
         environment.setdefault(name, str(threads))
-    if _has_avx512():
-        environment.setdefault("OPENBLAS_CORETYPE", WIDE_KERNELS)
     environment["PYTHONUNBUFFERED"] = "1"
     environment["TF_CONFIG"] = json.dumps(tf_config)
     return {**environment, **(extra or {})}

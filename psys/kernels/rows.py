@@ -121,12 +121,13 @@ def put_rows(rows: Array, index: Array, out: Array, column: int) -> int:
 
     Returns the first position at which the index is out of range, -1 if there is none.
     """
+    first = np.uintp(column)  # not signed: a column that may count from the end is twice as slow
     for i in range(len(index)):
         row = index[i]
         if row < 0 or row >= len(rows):
             return i
         for j in range(rows.shape[1]):
-            out[i, column + j] = rows[row, j]
+            out[i, first + np.uintp(j)] = rows[row, j]
     return -1
 
 
@@ -136,10 +137,11 @@ def add_columns(values: Array, column: int, index: Array, sums: Array) -> int:
 
     Returns the first position at which the index is out of range, -1 if there is none.
     """
+    first = np.uintp(column)
     for i in range(len(index)):
         row = index[i]
         if row < 0 or row >= len(sums):
             return i
         for j in range(sums.shape[1]):
-            sums[row, j] += values[i, column + j]
+            sums[row, j] += values[i, first + np.uintp(j)]
     return -1
