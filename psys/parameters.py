@@ -27,7 +27,7 @@ from psys.errors import (
 )
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Grant, Outcome, TaskName
 from psys.ps.shard import LoadedSlice, Shard
-from psys.sharding import ShardMap, plan
+from psys.sharding import Positions, ShardMap, plan
 
 logger = logging.getLogger("psys")
 
@@ -399,7 +399,7 @@ class Parameters:
         self,
         name: str,
         ids: Array,
-        parts: Mapping[int, tuple[Array, Array]],
+        parts: Mapping[int, tuple[Positions, Array]],
         replies: Sequence[ExchangeReply],
     ) -> Array:
         if len(parts) == 1:

@@ -188,9 +188,46 @@ def side_by_side(parts: Sequence[Array | Combination]) -> Array:
     """
     if len(parts) == 1 and not isinstance(parts[0], Combination):
         return parts[0]
+    return _side_by_side(*_layout_and_arrays(parts))
+
+
+def added_up(parts: Sequence[Array | Combination]) -> Array:
+    """Return the sum of arrays and combinations, ``[batch, width]``.
+
+    Args:
+        parts: each ``[batch, width]`` once computed.
+    """
+    if len(parts) == 1 and not isinstance(parts[0], Combination):
+        return parts[0]
+    return _added_up(*_layout_and_arrays(parts))
+
+
+def _layout_and_arrays(parts: Sequence[Array | Combination]) -> tuple[Any, ...]:
+    """Return the plans of the combinations, None for an array; then the arrays or rows."""
     layout = tuple(one.plan if isinstance(one, Combination) else None for one in parts)
-    arrays = [one.rows if isinstance(one, Combination) else one for one in parts]
-    return _side_by_side(layout, *arrays)
+    return layout, *(one.rows if isinstance(one, Combination) else one for one in parts)
+
+
+def _added_up_forward(layout: tuple[Plan | None, ...], *arrays: Array) -> Array:
+    result: Array | None = None
+    for plan, array in zip(layout, arrays, strict=True):
+        part = array if plan is None else _combine_forward(array, plan)
+        if result is not None:
+            result += part
+        else:
+            result = part.copy() if plan is None else part
+    assert result is not None
+    return result
+
+
+def _added_up_gradients(
+    g: Array, argnums: tuple[int, ...], layout: tuple[Plan | None, ...], *arrays: Array
+) -> tuple[Array, ...]:
+    numbers = [argnum - 1 for argnum in argnums]  # argument 0 is the layout
+    return tuple(
+        g if (plan := layout[n]) is None else _combine_gradient(g, g, arrays[n], plan)
+        for n in numbers
+    )
 
 
 def _side_by_side_forward(layout: tuple[Plan | None, ...], *arrays: Array) -> Array:
@@ -234,4 +271,5 @@ def _edges(arrays: Sequence[Array]) -> list[int]:
     return edges
 
 
+_added_up = by_many(_added_up_forward, _added_up_gradients)
 _side_by_side = by_many(_side_by_side_forward, _side_by_side_gradients)

@@ -16,12 +16,13 @@ from psys.compute.cross_entropy import (
     sparse_softmax_cross_entropy,
     weighted_sum,
 )
-from psys.compute.embedding import Combination, combination, segment_combine, side_by_side
+from psys.compute.embedding import Combination, added_up, combination, segment_combine, side_by_side
 from psys.compute.tracing import by_many
 
 __all__ = [
     "Combination",
     "add_n",
+    "added_up",
     "combination",
     "dense",
     "elu",

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -22,6 +21,20 @@ from psys.errors import ModelError
 from psys.initializers import Initializer
 
 StoreT = TypeVar("StoreT", bound="VariableStore")
+
+
+class Scope:
+    """A prefix of names, inside a ``with`` block. A class: a step enters dozens of them."""
+
+    def __init__(self, scopes: list[str], prefix: str) -> None:
+        self._scopes = scopes
+        self._prefix = prefix
+
+    def __enter__(self) -> None:
+        self._scopes.append(self._prefix)
+
+    def __exit__(self, *_: object) -> None:
+        self._scopes.pop()
 
 
 class VariableStore(ABC):
@@ -105,14 +118,9 @@ class VariableStore(ABC):
         self._layer_names[key] += 1
         return f"{base}_{number}" if number else base
 
-    @contextmanager
-    def scope(self, prefix: str) -> Iterator[None]:
-        """Put ``prefix/`` before the names asked for inside."""
-        self._scopes.append(prefix)
-        try:
-            yield
-        finally:
-            self._scopes.pop()
+    def scope(self, prefix: str) -> Scope:
+        """Put ``prefix/`` before the names asked for inside a ``with`` block."""
+        return Scope(self._scopes, prefix)
 
     def check_use(self, name: str, shape: tuple[int, ...], sparse: bool) -> bool:
         """Record that ``name`` is used with ``shape``; return whether it was before.

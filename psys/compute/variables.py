@@ -20,7 +20,7 @@ from psys.compute.backward import is_traced, untraced
 from psys.compute.build_store import BuildStore, Prefetch
 from psys.compute.features import InputFeatures
 from psys.compute.read_store import ReadStore
-from psys.compute.store import VariableStore, current_store
+from psys.compute.store import Scope, VariableStore, current_store
 from psys.compute.train_store import TrainStore
 from psys.errors import ModelError
 from psys.initializers import GlorotUniform, Initializer
@@ -126,11 +126,9 @@ def lookup(
     )
 
 
-@contextmanager
-def variable_scope(prefix: str) -> Iterator[None]:
-    """Put ``prefix/`` before the name of every variable asked for inside."""
-    with current_store().scope(prefix):
-        yield
+def variable_scope(prefix: str) -> Scope:
+    """Put ``prefix/`` before the name of every variable asked for inside the ``with`` block."""
+    return current_store().scope(prefix)
 
 
 @contextmanager

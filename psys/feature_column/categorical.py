@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from psys import kernels
 from psys.arrays import Array
 from psys.errors import ConfigError, ModelError
 from psys.feature_column.byte_strings import decimal, encode_objects
@@ -23,16 +24,16 @@ from psys.feature_column.column import (
     checked_category_dtype,
     checked_count,
     checked_key,
+    hashed_once,
 )
 from psys.feature_column.feature_values import INT64, STRING, categories
 from psys.feature_column.sparse_ids import SparseIds
-from psys.kernels import fingerprint64
 
 
 def hash_buckets(values: Array, num_buckets: int) -> Array:
     """Return ``Fingerprint64 mod num_buckets`` of bytes, or of integers' decimal digits."""
     strings = values if values.dtype.kind == "S" else decimal(values)
-    return (fingerprint64(strings) % np.uint64(num_buckets)).astype(np.int64)
+    return kernels.hash_buckets(strings, num_buckets)[0]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class HashedCategoricalColumn(CategoricalColumn):
     key: str
     hash_bucket_size: int
     dtype: str
+
+    __hash__ = hashed_once
 
     @property
     def name(self) -> str:
@@ -60,9 +63,17 @@ class HashedCategoricalColumn(CategoricalColumn):
 
     def unpruned_ids(self, features: Mapping[str, Any]) -> SparseIds:
         """Return the bucket of each value."""
-        given = categories(features, self.key, self.name, self.dtype).present()
+        given = categories(features, self.key, self.name, self.dtype)
+        if given.values.dtype.kind == "S":
+            ids, empty = kernels.hash_buckets(given.values, self.hash_bucket_size)
+            if not (empty and given.dense):
+                return SparseIds(ids, given.segments, None, given.batch)
+        given = given.present()
         ids = hash_buckets(given.values, self.hash_bucket_size)
         return SparseIds(ids, given.segments, None, given.batch)
+
+    def _pruned_ids(self, features: Mapping[str, Any]) -> SparseIds:
+        return self.unpruned_ids(features)  # no bucket is negative
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,8 @@ class IdentityCategoricalColumn(CategoricalColumn):
     key: str
     number_buckets: int
     default_value: int | None
+
+    __hash__ = hashed_once
 
     @property
     def name(self) -> str:

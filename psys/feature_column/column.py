@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,15 @@ class FeatureColumn(ABC):
     @abstractmethod
     def keys(self) -> tuple[str, ...]:
         """The raw features it reads."""
+
+
+def hashed_once(column: Any) -> int:
+    """Return the hash of a frozen dataclass, kept in it: every batch's caches are asked by it."""
+    found: int | None = column.__dict__.get("_hash")
+    if found is None:
+        values = [getattr(column, one.name) for one in fields(column)]
+        found = column.__dict__["_hash"] = hash((type(column), *values))
+    return found
 
 
 class CategoricalColumn(FeatureColumn):

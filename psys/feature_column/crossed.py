@@ -18,9 +18,9 @@ import numpy.typing as npt
 from psys.arrays import Array
 from psys.errors import ConfigError, ModelError
 from psys.feature_column.categorical import HashedCategoricalColumn
-from psys.feature_column.column import CategoricalColumn, checked_count, checked_key
+from psys.feature_column.column import CategoricalColumn, checked_count, checked_key, hashed_once
 from psys.feature_column.feature_values import categories
-from psys.feature_column.sparse_ids import SparseIds
+from psys.feature_column.sparse_ids import SparseIds, row_numbers
 from psys.kernels import fingerprint64
 
 Words = npt.NDArray[np.uint64]
@@ -47,6 +47,8 @@ class CrossedColumn(CategoricalColumn):
     crossed_keys: tuple[str | CategoricalColumn, ...]
     hash_bucket_size: int
     hash_key: int
+
+    __hash__ = hashed_once
 
     @cached_property
     def leaves(self) -> tuple[str | CategoricalColumn, ...]:
@@ -92,7 +94,7 @@ class CrossedColumn(CategoricalColumn):
                 )
         # False sorts before True, and sorting is stable: sparse ones first, in order of keys.
         components.sort(key=lambda component: component.dense)
-        segments = np.arange(batch)
+        segments = row_numbers(batch)
         hashes = np.full(batch, self.hash_key, np.uint64)
         with np.errstate(over="ignore"):
             for component in components:
@@ -124,8 +126,8 @@ def _cross(hashes: Words, segments: Array, component: _Component) -> tuple[Words
     ``[ha, hb, kc]`` in rows ``[0, 0, 1]``.
     """
     words = component.words
-    one_each = np.arange(component.batch)
-    if np.array_equal(segments, one_each) and np.array_equal(component.segments, one_each):
+    one_each = row_numbers(component.batch)
+    if all(s is one_each or np.array_equal(s, one_each) for s in (segments, component.segments)):
         return _combine(hashes, words), segments
     counts = np.bincount(component.segments, minlength=component.batch)
     starts = np.cumsum(counts) - counts

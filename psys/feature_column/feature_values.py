@@ -16,7 +16,7 @@ import numpy as np
 from psys.arrays import Array
 from psys.errors import ModelError
 from psys.feature_column.byte_strings import encode, encode_objects, is_missing
-from psys.feature_column.sparse_ids import SparseFeature
+from psys.feature_column.sparse_ids import SparseFeature, row_numbers
 
 STRING = "string"
 INT64 = "int64"
@@ -114,7 +114,7 @@ def categories(
                 f"got shape {value.shape}."
             )
         batch, dense = len(value), True
-        segments = np.arange(batch)
+        segments = row_numbers(batch)
         if value.ndim == 2 and value.shape[1] != 1:
             segments = segments.repeat(value.shape[1])
         given = value.reshape(-1)

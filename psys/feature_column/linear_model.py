@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from psys.compute.primitives import add_n, dense, segment_combine
+from psys.compute.primitives import added_up, combination, dense
 from psys.compute.variables import get_variable, lookup, variable_scope
 from psys.errors import ModelError
 from psys.feature_column.column import (
@@ -56,7 +56,7 @@ def linear_model(
                 parts.append(_weighted(features, column, units, sparse_combiner, trainable))
             same_batch(column, len(parts[-1]), columns[0], len(parts[0]))
         bias = get_variable("bias_weights", (units,), initializer=_ZEROS, trainable=trainable)
-    return add_n(parts) + bias
+    return added_up(parts) + bias
 
 
 def _weighted(
@@ -66,7 +66,7 @@ def _weighted(
     sparse_combiner: str,
     trainable: bool,
 ) -> Any:
-    """Return one column's part, ``[batch, units]``."""
+    """Return one column's part, an array ``[batch, units]`` or a ``Combination``."""
     if isinstance(column, CategoricalColumn):
         # First, since a bucketized column is both: one row of weights beats a one-hot product.
         ids = column.transform(features)
@@ -79,7 +79,9 @@ def _weighted(
             column=column,
             features=features,
         )
-        return segment_combine(rows, inverse, ids.segments, ids.weights, ids.batch, sparse_combiner)
+        return combination(
+            rows, inverse, ids.segments, ids.weights, ids.batch, sparse_combiner, ids.one_each
+        )
     if isinstance(column, DenseColumn):
         x = column.dense(features, trainable=trainable)
         weights = get_variable(

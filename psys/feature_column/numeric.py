@@ -17,9 +17,15 @@ import numpy.typing as npt
 
 from psys.arrays import Array
 from psys.errors import ConfigError, ModelError
-from psys.feature_column.column import CategoricalColumn, DenseColumn, checked_count, checked_key
+from psys.feature_column.column import (
+    CategoricalColumn,
+    DenseColumn,
+    checked_count,
+    checked_key,
+    hashed_once,
+)
 from psys.feature_column.feature_values import numbers
-from psys.feature_column.sparse_ids import SparseIds
+from psys.feature_column.sparse_ids import SparseIds, row_numbers
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ class BucketizedColumn(DenseColumn, CategoricalColumn):
     source_column: NumericColumn
     boundaries: tuple[float, ...]
 
+    __hash__ = hashed_once
+
     @property
     def name(self) -> str:
         """``<source>_bucketized``."""
@@ -104,7 +112,7 @@ class BucketizedColumn(DenseColumn, CategoricalColumn):
         """Return one id for each element of the source."""
         ids = self._buckets(features)
         batch, elements = ids.shape
-        segments = np.arange(batch)
+        segments = row_numbers(batch)
         if elements != 1:
             segments = segments.repeat(elements)
         return SparseIds(ids.reshape(-1), segments, None, batch)

@@ -8,12 +8,20 @@ row may hold none, one or many values. For example the bags ``{2}``, ``{}``, ``{
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from psys.arrays import Array
 from psys.errors import ModelError
+
+
+@lru_cache(maxsize=64)
+def row_numbers(batch: int) -> Array:
+    """Return ``0, 1, ..., batch - 1``, read-only: the segments where each row has one value."""
+    numbers = np.arange(batch)
+    numbers.flags.writeable = False
+    return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +43,8 @@ class SparseIds:
     @cached_property
     def one_each(self) -> bool:
         """Whether every row has exactly one id, in order."""
-        return len(self.segments) == self.batch and bool(
-            (self.segments == np.arange(self.batch)).all()
-        )
+        rows = row_numbers(self.batch)
+        return self.segments is rows or np.array_equal(self.segments, rows)
 
     def keep(self, mask: Array) -> SparseIds:
         """Return the ids where ``mask`` (``[nnz]`` bool) is true; itself if it is everywhere."""

@@ -8,6 +8,7 @@ at before a compiled loop runs. ``python -m psys.kernels`` compiles all of them 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
+    "hash_buckets",
     "prepare_push",
     "prepare_update",
     "put_rows",
@@ -348,11 +350,34 @@ def fingerprint64(strings: Array) -> Array:
     """
     from psys.kernels import strings as kernels
 
-    flat = np.ascontiguousarray(strings).reshape(-1)
-    hashes = np.empty(len(flat), np.uint64)
-    width = flat.dtype.itemsize
-    kernels.fingerprint64(flat.view(np.uint8).reshape(len(flat), width), hashes)
+    hashes = np.empty(strings.size, np.uint64)
+    kernels.fingerprint64(_bytes_of(strings.reshape(-1)), strings.dtype.itemsize, hashes)
     return hashes.reshape(strings.shape)
+
+
+def hash_buckets(strings: Array, buckets: int) -> tuple[Array, int]:
+    """Return ``(fingerprint64 mod buckets, how many strings are empty)``; ids are int64.
+
+    Args:
+        strings: byte strings ``[n]``, dtype ``S<width>``.
+        buckets: at least 1, below 2**63.
+
+    Raises:
+        ModelError: if there is no such number of buckets.
+    """
+    from psys.kernels import strings as kernels
+
+    if not 1 <= buckets < 1 << 63:
+        raise ModelError(f"Strings are hashed into 1 to 2**63 - 1 buckets, got {buckets}.")
+    ids = np.empty(len(strings), np.int64)
+    width = strings.dtype.itemsize
+    empty: int = kernels.hash_buckets(_bytes_of(strings), width, np.uint64(buckets), ids)
+    return ids, empty
+
+
+def _bytes_of(strings: Array) -> Array:
+    """Return the bytes of strings ``[n]``, one string after another."""
+    return np.ascontiguousarray(strings).view(np.uint8)
 
 
 def _convert(kernel: Any, given: Array, from_: Any, to: Any, out: Array | None) -> Array:
@@ -372,7 +397,7 @@ def _convert(kernel: Any, given: Array, from_: Any, to: Any, out: Array | None) 
 
 
 def _width(values: Array) -> int:
-    return int(np.prod(values.shape[1:], dtype=np.int64))
+    return math.prod(values.shape[1:])
 
 
 def _whole(ids: Array) -> Array:

@@ -64,40 +64,42 @@ def _hash_len_16(low: Any, high: Any, mul: Any) -> Any:
 
 
 @inner
-def _hash_len_0_to_16(s: Array, n: int) -> Any:
+def _hash_len_0_to_16(s: Array, at: int, n: int) -> Any:
     length = np.uint64(n)
     mul = _K2 + length * np.uint64(2)
     if n >= 8:
-        a, b = _fetch64(s, 0) + _K2, _fetch64(s, n - 8)
+        a, b = _fetch64(s, at) + _K2, _fetch64(s, at + n - 8)
         return _hash_len_16(_rotate(b, 37) * mul + a, (_rotate(a, 25) + b) * mul, mul)
     if n >= 4:
-        low = length + (_fetch32(s, 0) << np.uint64(3))
-        return _hash_len_16(low, _fetch32(s, n - 4), mul)
+        low = length + (_fetch32(s, at) << np.uint64(3))
+        return _hash_len_16(low, _fetch32(s, at + n - 4), mul)
     if n > 0:
-        y = np.uint64(s[0]) + (np.uint64(s[n >> 1]) << np.uint64(8))
-        z = length + (np.uint64(s[n - 1]) << np.uint64(2))
+        y = np.uint64(s[at]) + (np.uint64(s[at + (n >> 1)]) << np.uint64(8))
+        z = length + (np.uint64(s[at + n - 1]) << np.uint64(2))
         return _shift_mix((y * _K2) ^ (z * _K0)) * _K2
     return _K2
 
 
 @inner
-def _hash_len_17_to_32(s: Array, n: int) -> Any:
+def _hash_len_17_to_32(s: Array, at: int, n: int) -> Any:
     mul = _K2 + np.uint64(n) * np.uint64(2)
-    a, b = _fetch64(s, 0) * _K1, _fetch64(s, 8)
-    c, d = _fetch64(s, n - 8) * mul, _fetch64(s, n - 16) * _K2
+    end = at + n
+    a, b = _fetch64(s, at) * _K1, _fetch64(s, at + 8)
+    c, d = _fetch64(s, end - 8) * mul, _fetch64(s, end - 16) * _K2
     return _hash_len_16(_rotate(a + b, 43) + _rotate(c, 30) + d, a + _rotate(b + _K2, 18) + c, mul)
 
 
 @inner
-def _hash_len_33_to_64(s: Array, n: int) -> Any:
+def _hash_len_33_to_64(s: Array, at: int, n: int) -> Any:
     mul = _K2 + np.uint64(n) * np.uint64(2)
-    a, b = _fetch64(s, 0) * _K2, _fetch64(s, 8)
-    c, d = _fetch64(s, n - 8) * mul, _fetch64(s, n - 16) * _K2
+    end = at + n
+    a, b = _fetch64(s, at) * _K2, _fetch64(s, at + 8)
+    c, d = _fetch64(s, end - 8) * mul, _fetch64(s, end - 16) * _K2
     y = _rotate(a + b, 43) + _rotate(c, 30) + d
     z = _hash_len_16(y, a + _rotate(b + _K2, 18) + c, mul)
-    e, f = _fetch64(s, 16) * mul, _fetch64(s, 24)
-    g = (y + _fetch64(s, n - 32)) * mul
-    h = (z + _fetch64(s, n - 24)) * mul
+    e, f = _fetch64(s, at + 16) * mul, _fetch64(s, at + 24)
+    g = (y + _fetch64(s, end - 32)) * mul
+    h = (z + _fetch64(s, end - 24)) * mul
     return _hash_len_16(_rotate(e + f, 43) + _rotate(g, 30) + h, e + _rotate(f + a, 18) + g, mul)
 
 
@@ -113,14 +115,14 @@ def _weak_hash_32(s: Array, at: int, a: Any, b: Any) -> Any:
 
 
 @inner
-def _hash_over_64(s: Array, n: int) -> Any:
+def _hash_over_64(s: Array, at: int, n: int) -> Any:
     seed = np.uint64(81)
-    x = seed * _K2 + _fetch64(s, 0)
+    x = seed * _K2 + _fetch64(s, at)
     y = seed * _K1 + np.uint64(113)
     z = _shift_mix(y * _K2 + np.uint64(113)) * _K2
     v0, v1, w0, w1 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
-    mul, times, at = _K1, np.uint64(1), 0
-    last = (n - 1) // 64 * 64
+    mul, times, end = _K1, np.uint64(1), at + n
+    last = at + (n - 1) // 64 * 64
     while True:
         x = _rotate(x + y + v0 + _fetch64(s, at + 8), 37) * mul
         y = _rotate(y + v1 + _fetch64(s, at + 48), 42) * mul
@@ -135,7 +137,7 @@ def _hash_over_64(s: Array, n: int) -> Any:
         at += 64
         if at == last:
             # The last 64 bytes, which may overlap the block before, are mixed another way.
-            at, times = n - 64, np.uint64(9)
+            at, times = end - 64, np.uint64(9)
             mul = _K1 + ((z & np.uint64(0xFF)) << np.uint64(1))
             w0 += np.uint64((n - 1) & 63)
             v0 += w0
@@ -145,19 +147,40 @@ def _hash_over_64(s: Array, n: int) -> Any:
     )
 
 
-@kernel(reads(2, "uint8"), changes(1, "uint64"))
-def fingerprint64(strings: Array, hashes: Array) -> None:
-    """Hash each row of ``strings`` ``[n, width]`` up to its last byte that is not NUL."""
-    for i in range(len(strings)):
-        s = strings[i]
-        n = len(s)
-        while n > 0 and s[n - 1] == 0:
-            n -= 1
-        if n <= 16:
-            hashes[i] = _hash_len_0_to_16(s, n)
-        elif n <= 32:
-            hashes[i] = _hash_len_17_to_32(s, n)
-        elif n <= 64:
-            hashes[i] = _hash_len_33_to_64(s, n)
-        else:
-            hashes[i] = _hash_over_64(s, n)
+@inner
+def _length(s: Array, at: int, width: int) -> int:
+    """Return the length of the string at ``at``: up to its last byte that is not NUL."""
+    n = width
+    while n > 0 and s[at + n - 1] == 0:
+        n -= 1
+    return n
+
+
+@inner
+def _hash(s: Array, at: int, n: int) -> Any:
+    if n <= 16:
+        return _hash_len_0_to_16(s, at, n)
+    if n <= 32:
+        return _hash_len_17_to_32(s, at, n)
+    if n <= 64:
+        return _hash_len_33_to_64(s, at, n)
+    return _hash_over_64(s, at, n)
+
+
+@kernel(reads(1, "uint8"), reads(0, "int64"), changes(1, "uint64"))
+def fingerprint64(strings: Array, width: int, hashes: Array) -> None:
+    """Hash strings of ``width`` bytes, which lie one after another."""
+    # By their place: a view of each string would cost more than its hash.
+    for i in range(len(hashes)):
+        hashes[i] = _hash(strings, i * width, _length(strings, i * width, width))
+
+
+@kernel(reads(1, "uint8"), reads(0, "int64"), reads(0, "uint64"), changes(1, "int64"))
+def hash_buckets(strings: Array, width: int, buckets: int, ids: Array) -> int:
+    """Write ``fingerprint64 mod buckets`` of each string; return how many are empty."""
+    empty = 0
+    for i in range(len(ids)):
+        n = _length(strings, i * width, width)
+        empty += n == 0
+        ids[i] = np.int64(_hash(strings, i * width, n) % buckets)
+    return empty

@@ -189,8 +189,8 @@ class Layout:
     def arrays(self, bulk: Array) -> list[Named]:
         """Return the tensors as views of a bulk, which has ``[size]`` bytes."""
         return [
-            (name, role, bulk[start:stop].view(dtype).reshape(shape))
-            for name, role, dtype, shape, start, stop in self.places
+            (name, role, np.ndarray(shape, dtype, bulk, start))
+            for name, role, dtype, shape, start, _ in self.places
         ]
 
 
@@ -286,12 +286,13 @@ def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str, peer: s
         ModelError: if numpy could not have such an array, even an empty one.
     """
     # First the number of axes: the product of a hundred thousand of them takes a minute.
-    extent = ABSURD_BYTES + 1
     if len(shape) <= MAX_AXES:
-        extent = math.prod(n or 1 for n in shape) * dtype.itemsize
-    if extent > ABSURD_BYTES:
-        raise ModelError(f"{peer} announced {name!r} with the absurd shape {list(shape)[:8]}.")
-    return math.prod(shape) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
+        if 0 < size <= ABSURD_BYTES:
+            return size
+        if size == 0 and math.prod(n or 1 for n in shape) * dtype.itemsize <= ABSURD_BYTES:
+            return 0
+    raise ModelError(f"{peer} announced {name!r} with the absurd shape {list(shape)[:8]}.")
 
 
 def _own_pieces(incoming: Incoming[Any], total: int, peer: str) -> Iterator[memoryview]:

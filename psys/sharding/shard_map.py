@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,10 @@ from psys.errors import ConfigError, ModelError
 from psys.sharding.partitioner import Slice
 from psys.sharding.placement import place
 
-__all__ = ["ShardMap", "Slice", "plan"]
+__all__ = ["Positions", "ShardMap", "Slice", "plan"]
+
+Positions = Array | slice
+"""Which elements of an array, in order: their numbers, or from where to where."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class ShardMap:
         whole = ordered[0] if len(ordered) == 1 else np.concatenate(ordered)
         return whole.reshape(shape)
 
-    def split_rows(self, variable: str, ids: Array) -> dict[int, tuple[Array, Array]]:
+    def split_rows(self, variable: str, ids: Array) -> dict[int, tuple[Positions, Array]]:
         """Return shard → which of ``ids`` it holds, for every shard with a slice.
 
         Args:
@@ -146,32 +149,33 @@ class ShardMap:
                 ones are split fastest.
 
         Returns:
-            Shard → ``(positions, local)``, both int64 and of one length, maybe 0:
-            ``ids[positions]`` are the shard's own, in their order, and ``local`` their row
-            numbers within its slice.
+            Shard → ``(positions, local)``: ``ids[positions]`` are the shard's own, in their
+            order and maybe none, and ``local`` their row numbers within its slice. Positions
+            of sorted ids are a slice, so that indexing by them copies nothing.
 
         Raises:
             ModelError: if the map has no such variable, or an id lies outside its rows.
 
         Example, 5 rows of which shard 0 holds the first 3:
             >>> shard_map = ShardMap(2, (Slice("w", 0, 3, 0), Slice("w", 3, 5, 1)))
-            >>> parts = shard_map.split_rows("w", np.array([4, 0, 2]))
-            >>> {shard: (at.tolist(), local.tolist()) for shard, (at, local) in parts.items()}
-            {0: ([1, 2], [0, 2]), 1: ([0], [1])}
+            >>> ids = np.array([4, 0, 2])
+            >>> parts = shard_map.split_rows("w", ids)
+            >>> {shard: (ids[at].tolist(), local.tolist()) for shard, (at, local) in parts.items()}
+            {0: ([0, 2], [0, 2]), 1: ([4], [1])}
         """
         slices = self.of(variable)
         ids = np.asarray(ids, np.int64)
         ordered = bool((ids[1:] >= ids[:-1]).all())
         _check_range(variable, ids, slices[-1].stop, ordered)
         if len(slices) == 1:
-            return {slices[0].shard: (np.arange(len(ids)), ids)}
+            return {slices[0].shard: (slice(0, len(ids)), ids)}
         if ordered:
             edges = np.searchsorted(ids, [one.start for one in slices] + [slices[-1].stop])
             return {
-                one.shard: (np.arange(first, last), ids[first:last] - one.start)
-                for one, first, last in zip(slices, edges[:-1], edges[1:], strict=True)
+                one.shard: (slice(first, last), ids[first:last] - one.start)
+                for one, (first, last) in zip(slices, pairwise(edges.tolist()), strict=True)
             }
-        result = {}
+        result: dict[int, tuple[Positions, Array]] = {}
         for one in slices:
             positions = np.flatnonzero((ids >= one.start) & (ids < one.stop))
             result[one.shard] = positions, ids[positions] - one.start
