@@ -116,7 +116,8 @@ def update_rows(
         indices[0] >= 0 and indices[-1] < len(value) and bool((indices[1:] > indices[:-1]).all())
     ):
         raise ModelError(
-            f"Rows to update must be sorted, unique and in [0, {len(value)}), got {indices}."
+            f"Row indices must be sorted and unique, and must lie in [0, {len(value)}), "
+            f"got {indices}."
         )
     expected = (len(indices), *value.shape[1:])
     _update(name, [value, *slots], (len(value), width), rows, expected, indices, numbers)
@@ -142,7 +143,7 @@ def _update(
             f"{[f'{slot.dtype} {slot.shape}' for slot in arrays[1:]]}."
         )
     if gradient.shape != gradient_shape:
-        raise ModelError(f"A gradient of {gradient_shape} was expected, got {gradient.shape}.")
+        raise ModelError(f"A gradient must have the shape {gradient_shape}, got {gradient.shape}.")
     if len(numbers) < NUMBERS[name]:
         raise ModelError(
             f"Update {name!r} takes {NUMBERS[name]} numbers, got {len(numbers)}: {numbers}."

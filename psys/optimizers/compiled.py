@@ -12,7 +12,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from psys import kernels
 from psys.arrays import Array
 from psys.optimizers.optimizer import Optimizer
-from psys.optimizers.rows import check_rows, check_same_shape
+from psys.optimizers.rows import check_same_shape
 
 
 class CompiledOptimizer(Optimizer):
@@ -87,7 +87,6 @@ class CompiledOptimizer(Optimizer):
         if self._writes_its_own_update():
             super().apply_sparse(value, slots, scalars, indices, rows, global_step=global_step)
             return
-        check_rows(value, indices, rows)
         numbers = self.numbers(self.rate(global_step), scalars, global_step)
         if numbers is not None:
             held = [slots[name] for name in self.slots]

@@ -104,12 +104,15 @@ class SliceState:
 
     def refuse_rows(self, rows: Array) -> str:
         """Return why these local rows cannot be read or changed, '' if they can."""
-        if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= len(self.value)):
-            return (
-                f"Rows of {self.spec.name!r}: expected 0 ≤ row < {len(self.value)} within the "
-                f"slice, got {int(rows.min())} to {int(rows.max())}."
-            )
-        return ""
+        if not rows.size:
+            return ""
+        low, high = int(rows.min()), int(rows.max())
+        if low >= 0 and high < len(self.value):
+            return ""
+        return (
+            f"Rows of {self.spec.name!r}: expected 0 ≤ row < {len(self.value)} within the "
+            f"slice, got {low} to {high}."
+        )
 
     def apply(self, gradient: Gradient, global_step: int) -> None:
         """Let the optimizer change value and slots in place.
