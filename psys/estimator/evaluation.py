@@ -6,6 +6,7 @@ in ``results.jsonl``, which also serves as the ledger of what has been evaluated
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -170,8 +171,10 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _writer_of(directory: str) -> SummaryWriter:
-    """Return this process's one writer of a directory; it stays open, as each write is flushed."""
-    return SummaryWriter(directory)
+    """Return this process's one writer of a directory, open to its end: each write is flushed."""
+    writer = SummaryWriter(directory)
+    atexit.register(writer.close)
+    return writer
 
 
 def write_results(
