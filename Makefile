@@ -24,7 +24,7 @@ demo: $(VENV)/with-examples
 	@tail -n 1 $(DEMO_DIR)/eval/results.jsonl
 
 test: $(VENV)/with-test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8
 
 lint: $(VENV)/with-test,lint
 	$(VENV)/bin/ruff check .
