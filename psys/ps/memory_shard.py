@@ -19,7 +19,6 @@ from psys.ps.messages import (
     ExchangeRequest,
     Fences,
     Outcome,
-    PastFence,
     Policy,
     ShardFacts,
     ShardFile,
@@ -29,6 +28,7 @@ from psys.ps.messages import (
     UpdateOrder,
 )
 from psys.ps.shard import LoadedSlice
+from psys.ps.shard_save import ShardSave
 from psys.ps.slice_state import SliceState, Snapshot, apply_all, refusal
 from psys.ps.updates import Accumulator, ahead_of, combine, gradients_of
 
@@ -88,17 +88,7 @@ class MemoryShard:
         self._kept = Accumulator()
         self.clocks: Fences | None = None
         """Where live trainers' steps are counted from, while some may have to wait (bounded)."""
-        self._save = ""
-        self._held_fences: Fences = {}
-        self._held_past: tuple[PastFence, ...] = ()
-        self._cut: Fences | None = None
-        self._cut_step = 0
-        self._cut_taken = ""
-        self._cut_inputs: dict[TaskName, int] = {}
-        self._cut_examples = 0
-        self._written = ""
-        self._file: ShardFile | None = None
-        self._write_error = ""
+        self._saving = ShardSave()
         self._damage = ""
         """How a push came to be applied in part: such a model is not served any more."""
         self._parked: list[_Parked] = []
@@ -107,8 +97,6 @@ class MemoryShard:
         """The chief's member number, from the lead; 0 for no chief."""
         self.newest: tuple[int, str] = (0, "")
         """Step and id of the newest checkpoint whose manifest lies beside this shard's files."""
-        self.snapshot: Snapshot | None = None
-        """A cut that was taken and not yet fetched by ``take_snapshot``."""
 
     # ------------------------------------------------------------ loading
 
@@ -149,21 +137,11 @@ class MemoryShard:
         update = orders.update
         if update is not None and self.phase is ShardPhase.LIVE and update.number > self.version:
             self._make_update(update)
-        if orders.save != self._save:
-            self._save, self._cut = orders.save, None
-            self._note_held()
-            self._cut_taken = self._written = self._write_error = ""
-            self._file, self.snapshot = None, None
+        if orders.save != self._saving.save:
+            self._saving = ShardSave.begin(orders.save, self.fences, self.past_fences)
         if orders.cut is not None and self.phase is ShardPhase.LIVE:
-            self._cut, self._cut_step = orders.cut, orders.cut_step
+            self._saving.cut, self._saving.cut_step = orders.cut, orders.cut_step
         return served + self._settle()
-
-    def _note_held(self) -> None:
-        """Note the fences as they are when a hold begins; none where there is no save."""
-        held = bool(self._save)
-        self._held_fences = dict(self.fences) if held else {}
-        past = self.past_fences if held else {}
-        self._held_past = tuple(PastFence(*key, sequence) for key, sequence in past.items())
 
     def _begin_generation(self, generation: str) -> list[Served]:
         """Forget the model; whoever waits is told."""
@@ -181,17 +159,11 @@ class MemoryShard:
         self.refused.clear()
         self.inputs.clear()
         self.examples = 0
-        self._save = self._cut_taken = self._written = self._write_error = ""
-        self._cut, self._file, self.snapshot = None, None, None
-        self._note_held()
+        self._saving = ShardSave()
         return [
             Served(one.caller, one.request, self._reply(one.request, Outcome.GENERATION_CHANGED))
             for one in parked
         ]
-
-    @property
-    def _holding(self) -> bool:
-        return bool(self._save) and self._cut_taken != self._save
 
     def _settle(self) -> list[Served]:
         """Answer whom nothing keeps waiting any more; take the cut once all it includes is in."""
@@ -205,24 +177,15 @@ class MemoryShard:
                 if reply is not None:
                     served.append(Served(one.caller, one.request, reply))
             progress = (len(served), self.version) != before
-            if self._holding and self._damage:
-                self._written, self._write_error = self._save, self._damage
-            elif self._holding and self._cut is not None and self._cut_complete(self._cut):
-                self._take_cut(self._cut)
+            saving = self._saving
+            if saving.holding and self._damage:
+                saving.note_written(saving.save, None, self._damage)
+            elif saving.holding and saving.cut is not None and self._cut_complete(saving.cut):
+                saving.take_cut(
+                    self.index, self.generation, self.slices.values(), self.inputs, self.examples
+                )
                 progress = True
         return served
-
-    def _take_cut(self, cut: Fences) -> None:
-        self._cut_taken = self._save
-        self._cut_inputs, self._cut_examples = dict(self.inputs), self.examples
-        self.snapshot = Snapshot(
-            self._save,
-            self.generation,
-            self.index,
-            self._cut_step,
-            dict(cut),
-            tuple(state.copy() for state in self.slices.values()),
-        )
 
     def _cut_complete(self, cut: Fences) -> bool:
         """Return whether everything the cut includes has been applied here.
@@ -239,14 +202,12 @@ class MemoryShard:
 
     def take_snapshot(self) -> Snapshot | None:
         """Return the cut to be written, once."""
-        snapshot, self.snapshot = self.snapshot, None
+        snapshot, self._saving.snapshot = self._saving.snapshot, None
         return snapshot
 
     def written(self, save: str, file: ShardFile | None, error: str) -> None:
         """Note that the shard file of ``save`` is on disk, or why not."""
-        if save == self._save:
-            self._written = save
-            self._file, self._write_error = file, error
+        self._saving.note_written(save, file, error)
 
     def facts(self) -> ShardFacts:
         """Return what this shard tells the lead.
@@ -254,20 +215,21 @@ class MemoryShard:
         Its fences as they were when it was held, and none otherwise: a ps reports whatever
         changes here, and that must not be every push.
         """
+        saving = self._saving
         return ShardFacts(
             index=self.index,
             phase=self.phase,
             generation=self.generation,
             refused=dict(self.refused),
-            held=self._save,
-            fences=self._held_fences,
-            past_fences=self._held_past,
-            cut=self._cut_taken,
-            cut_inputs=self._cut_inputs if self._cut_taken else {},
-            cut_examples=self._cut_examples if self._cut_taken else 0,
-            written=self._written,
-            file=self._file,
-            write_error=self._write_error,
+            held=saving.save,
+            fences=saving.fences,
+            past_fences=saving.past_fences,
+            cut=saving.cut_taken,
+            cut_inputs=saving.cut_inputs,
+            cut_examples=saving.cut_examples,
+            written=saving.written,
+            file=saving.file,
+            write_error=saving.write_error,
             newest_checkpoint=self.newest[1],
             newest_step=self.newest[0],
             updates=self.version if self._sync else 0,
@@ -282,7 +244,7 @@ class MemoryShard:
         reply = self._serve(caller, request)
         served = [] if reply is None else [Served(caller, request, reply)]
         # A step that was applied may be what others wait for.
-        return served + self._settle() if self._save or self.clocks is not None else served
+        return served + self._settle() if self._saving.save or self.clocks is not None else served
 
     def waiting(self) -> list[tuple[Caller, ExchangeRequest]]:
         """Return who could be told to ask again: all who wait and whose push was taken in."""
@@ -315,14 +277,15 @@ class MemoryShard:
 
     def _must_wait(self, request: ExchangeRequest) -> bool:
         """Return whether a new push has to wait for the cut under way."""
-        if not self._holding or request.push is None or request.generation != self.generation:
+        if not self._saving.holding or request.push is None or request.generation != self.generation:
             return False
         if self._sync or self._damage:
             return False  # what is kept is not in the cut, and updates are the lead's to order
         key = (request.member, request.sequence)
         if key <= self.fences.get(request.task, NO_FENCE):
             return False
-        return self._cut is None or key > self._cut.get(request.task, (0, 0))
+        cut = self._saving.cut
+        return cut is None or key > cut.get(request.task, (0, 0))
 
     def _serve(self, caller: Caller, request: ExchangeRequest) -> ExchangeReply | None:
         """Take in a push and answer; None if that has to wait."""
