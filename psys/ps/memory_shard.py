@@ -29,7 +29,7 @@ from psys.ps.messages import (
 )
 from psys.ps.shard import LoadedSlice
 from psys.ps.shard_save import ShardSave
-from psys.ps.slice_state import SliceState, Snapshot, apply_all, refusal
+from psys.ps.slice_state import SliceState, Snapshot, apply_all, dense_values, refusal
 from psys.ps.updates import Accumulator, ahead_of, combine, gradients_of
 
 Caller = Any
@@ -277,7 +277,11 @@ class MemoryShard:
 
     def _must_wait(self, request: ExchangeRequest) -> bool:
         """Return whether a new push has to wait for the cut under way."""
-        if not self._saving.holding or request.push is None or request.generation != self.generation:
+        if (
+            not self._saving.holding
+            or request.push is None
+            or request.generation != self.generation
+        ):
             return False
         if self._sync or self._damage:
             return False  # what is kept is not in the cut, and updates are the lead's to order
@@ -401,7 +405,7 @@ class MemoryShard:
             outcome=outcome,
             version=self.version,
             staleness=staleness,
-            dense=self._dense() if request.pull_dense else {},
+            dense=self._dense(request.known_version) if request.pull_dense else {},
             rows={
                 name: self.slices[name].value.take(rows, axis=0)
                 for name, rows in request.pull_rows.items()
@@ -411,7 +415,8 @@ class MemoryShard:
     def _apply(self, request: ExchangeRequest, push: Mapping[str, Gradient]) -> None:
         """Apply a push as an update of its own."""
         what = f"ps:{self.index}: push {request.sequence} of {request.task}"
-        self._damage = apply_all(self.slices, push, request.global_step, what)
+        step, version = request.global_step, self.version + 1
+        self._damage = apply_all(self.slices, push, step, version, what)
         if not self._damage:
             self.version += 1
             self._note_applied(request)
@@ -429,8 +434,8 @@ class MemoryShard:
             averaged = optimizer is not None and optimizer.averaged
             update[name] = combine(gradients, len(chosen), averaged)
         what = f"ps:{self.index}: update {order.number}"
-        self._damage = apply_all(self.slices, update, order.global_step, what)
         self.version += 1
+        self._damage = apply_all(self.slices, update, order.global_step, self.version, what)
         for request in chosen:
             self._note_applied(request)
         for request in late:
@@ -447,10 +452,9 @@ class MemoryShard:
         self.examples += request.examples
         self.applied.append((request.task, request.member))
 
-    def _dense(self) -> dict[str, Array]:
-        return {
-            name: state.value.copy() for name, state in self.slices.items() if not state.spec.sparse
-        }
+    def _dense(self, known: int | None) -> dict[str, Array]:
+        # What is known of a version that is yet to come is of another shard's history.
+        return dense_values(self.slices, known if (known or 0) <= self.version else None)
 
     def _reply(self, request: ExchangeRequest, outcome: Outcome, reason: str = "") -> ExchangeReply:
         return ExchangeReply(
