@@ -30,6 +30,7 @@ from psys.ps.messages import (
 from psys.ps.shard import LoadedSlice
 from psys.ps.shard_save import ShardSave
 from psys.ps.slice_state import SliceState, Snapshot, apply_all, dense_values, refusal
+from psys.ps.tally import PushTally
 from psys.ps.updates import Accumulator, ahead_of, combine, gradients_of
 
 Caller = Any
@@ -85,6 +86,7 @@ class MemoryShard:
         self._sync = False
         self.applied: list[tuple[TaskName, int]] = []
         """Task and member number of each push applied; whoever counts them empties it."""
+        self.tally = PushTally()
         self._kept = Accumulator()
         self.clocks: Fences | None = None
         """Where live trainers' steps are counted from, while some may have to wait (bounded)."""
@@ -155,6 +157,7 @@ class MemoryShard:
         self.policy, self._sync = ASYNC, False
         self._kept, self.clocks = Accumulator(), None
         self.applied.clear()
+        self.tally = PushTally(generation)
         self.past_fences.clear()
         self.refused.clear()
         self.inputs.clear()
@@ -393,7 +396,7 @@ class MemoryShard:
             self._apply(request, request.push)
             return Outcome.APPLIED, staleness
         if staleness > 0:
-            self.dropped[request.task] = Fence(request.member, request.sequence)
+            self._drop(request)
             return Outcome.DROPPED, staleness
         self._kept.keep(request)
         return Outcome.ACCUMULATED, 0
@@ -418,6 +421,7 @@ class MemoryShard:
         step, version = request.global_step, self.version + 1
         self._damage = apply_all(self.slices, push, step, version, what)
         if not self._damage:
+            self.tally.note_applied(self.version - request.base_version)
             self.version += 1
             self._note_applied(request)
 
@@ -437,10 +441,16 @@ class MemoryShard:
         self.version += 1
         self._damage = apply_all(self.slices, update, order.global_step, self.version, what)
         for request in chosen:
+            self.tally.note_applied(0)
             self._note_applied(request)
         for request in late:
-            fence = Fence(request.member, request.sequence)
-            self.dropped[request.task] = max(fence, self.dropped.get(request.task, NO_FENCE))
+            self._drop(request)
+
+    def _drop(self, request: ExchangeRequest) -> None:
+        """Note that a push came too late for its update."""
+        fence = Fence(request.member, request.sequence)
+        self.dropped[request.task] = max(fence, self.dropped.get(request.task, NO_FENCE))
+        self.tally.note_dropped()
 
     def _note_applied(self, request: ExchangeRequest) -> None:
         """Note with a push whose it was and where its input stands."""

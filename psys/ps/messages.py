@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from psys.arrays import Array, Gradient
+from psys.ps.tally import NO_PUSHES, PushCounts
 
 PROTOCOL_VERSION = 1
 
@@ -464,6 +465,8 @@ class ChiefOrders:
     newest_checkpoint: str = ""
     """The newest checkpoint any ps keeps a manifest of: never to be overwritten in silence."""
     newest_step: int = 0
+    pushes: PushCounts = NO_PUSHES
+    """Of all trainers, as the lead's shard counts them; as of the last tick while training."""
 
 
 @dataclass(frozen=True)
