@@ -357,9 +357,9 @@ class Parameters:
             arrays = {**reply.dense, **reply.rows}
             known = () if requests[index].known_version is None else self._dense[index]
             for name, shape in self._expected(index, requests[index]).items():
-                if name in known and name not in arrays:
-                    continue
                 array, dtype = arrays.get(name), DTYPES[self.specs[name].dtype]
+                if array is None and name in known:
+                    continue  # it has not changed since
                 if array is None or array.shape != shape or array.dtype != dtype:
                     found = "nothing" if array is None else f"{array.shape} {array.dtype}"
                     raise ModelError(

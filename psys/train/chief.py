@@ -119,7 +119,7 @@ class ChiefControl:
         return NO_PUSHES if orders is None else orders.pushes
 
     def has_loaded(self, generation: str) -> bool:
-        """Return whether this process put a generation's values in place, or took it over."""
+        """Return whether this process put a generation's values in place; else it took it over."""
         return self._loaded == generation
 
     def request_save(self, final: bool = False) -> int:
