@@ -25,6 +25,7 @@ from psys.errors import (
     ShardTimeout,
     ShardUnavailable,
 )
+from psys.ps.dense_cache import DenseCache
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Grant, Outcome, TaskName
 from psys.ps.shard import LoadedSlice, Shard
 from psys.sharding import Positions, ShardMap, plan
@@ -77,7 +78,7 @@ class Pulled:
     """What one exchange brought.
 
     Attributes:
-        dense: every dense variable, whole.
+        dense: every dense variable, whole; only to be read, for it may be handed out again.
         rows: for each table asked for, ``(ids, rows)`` as asked.
         grant: the lead's permission.
         global_step: steps counted by the lead.
@@ -125,6 +126,8 @@ class Parameters:
         """Whether what is pulled must be of one version on all shards (synchronous training)."""
         self._said_secs = 0.0
         self._versions = [0] * len(self.shards)
+        self._cached_for = Place("", "", 0)
+        self._caches = [DenseCache() for _ in self.shards]
         self._dense = [self._dense_slices(index) for index in range(len(self.shards))]
 
     def _dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
@@ -190,6 +193,9 @@ class Parameters:
             Fenced: if another process has this task's place.
             ShardUnavailable: if a ps stayed out of reach for ``retry_secs``.
         """
+        if place != self._cached_for:
+            # Versions mean nothing beyond their generation.
+            self._cached_for, self._caches = place, [DenseCache() for _ in self.shards]
         pushes = None if gradients is None else self._split_gradients(gradients)
         wanted = {name: self.shard_map.split_rows(name, ids) for name, ids in rows.items()}
         requests = [
@@ -208,6 +214,7 @@ class Parameters:
                 global_step=origin.global_step,
                 input_batches=origin.input_batches,
                 examples=origin.examples,
+                known_version=self._caches[index].version if pull else None,
             )
             for index in range(len(self.shards))
         ]
@@ -216,14 +223,18 @@ class Parameters:
             shard.prepare_exchange(request)
         replies = self._call(place, requests, [None] * len(requests))
         outcome, staleness = replies[0].outcome, max(reply.staleness for reply in replies)
+        dense: Mapping[str, Array] = {}
         if pull:
             while self.same_version and len({reply.version for reply in replies}) > 1:
                 replies = self._catch_up(place, requests, replies)
             # Rows fetched in the middle of a step do not make its gradients any newer.
             self._versions = [reply.version for reply in replies]
+            dense = self._join_dense(
+                [cache.take(reply) for cache, reply in zip(self._caches, replies, strict=True)]
+            )
         lead = replies[0]
         return Pulled(
-            dense=self._join_dense(replies) if pull else {},
+            dense=dense,
             rows={
                 name: (ids, self._join_rows(name, ids, wanted[name], replies))
                 for name, ids in rows.items()
@@ -270,12 +281,14 @@ class Parameters:
                     sent.append(index)
                 except (ShardUnavailable, ShardTimeout) as error:
                     failure = error
+                    requests[index] = replace(requests[index], known_version=None)
             waiting = False
             for index in sent:
                 try:
                     reply = self.shards[index].finish_exchange()
                 except (ShardUnavailable, ShardTimeout) as error:
                     failure = error
+                    requests[index] = replace(requests[index], known_version=None)
                     continue
                 if reply.outcome in _ASK_AGAIN:
                     waiting = True
@@ -342,8 +355,11 @@ class Parameters:
             if reply.outcome in (Outcome.REFUSED, Outcome.GAP):
                 raise ModelError(f"ps:{index} refused the step: {reply.reason}")
             arrays = {**reply.dense, **reply.rows}
+            known = () if requests[index].known_version is None else self._dense[index]
             for name, shape in self._expected(index, requests[index]).items():
                 array, dtype = arrays.get(name), DTYPES[self.specs[name].dtype]
+                if array is None and name in known:
+                    continue  # it has not changed since
                 if array is None or array.shape != shape or array.dtype != dtype:
                     found = "nothing" if array is None else f"{array.shape} {array.dtype}"
                     raise ModelError(
@@ -384,11 +400,11 @@ class Parameters:
                     parts[shard][name] = part
         return parts
 
-    def _join_dense(self, replies: Sequence[ExchangeReply]) -> dict[str, Array]:
+    def _join_dense(self, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
         return {
             name: self.shard_map.join(
                 name,
-                {one.shard: replies[one.shard].dense[name] for one in self.shard_map.of(name)},
+                {one.shard: parts[one.shard][name] for one in self.shard_map.of(name)},
                 spec.shape,
             )
             for name, spec in self.specs.items()

@@ -300,7 +300,7 @@ class TrainingRun:
         if config.save_summary_steps:
             hooks.append(LossSummaryHook(config.save_summary_steps, self._writer))
             if self._membership.settings.shard_addresses:
-                hooks.append(StalenessHook(config.save_summary_steps, self._writer))
+                hooks.append(StalenessHook(config.save_summary_steps, self._writer, control))
         self._reporter = ProgressReporter(arguments.max_steps, sys.stderr)
         hooks.append(ProgressHook(self._reporter))
         return hooks

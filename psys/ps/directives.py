@@ -7,10 +7,17 @@ from dataclasses import replace
 from psys.ps.lead import Lead
 from psys.ps.messages import ChiefOrders, Directive, Standing, Verdict
 from psys.ps.roster import Instance
+from psys.ps.tally import NO_PUSHES, PushCounts
 
 
-def directive_to(lead: Lead, instance: Instance) -> Directive:
-    """Return all a process needs to know; its revision is for the host to set."""
+def directive_to(lead: Lead, instance: Instance, pushes: PushCounts = NO_PUSHES) -> Directive:
+    """Return all a process needs to know; its revision is for the host to set.
+
+    Args:
+        lead: who decided it.
+        instance: the process.
+        pushes: what the chief is told of them.
+    """
     task = instance[0]
     base = Directive(
         lead=lead.lead_id,
@@ -46,11 +53,11 @@ def directive_to(lead: Lead, instance: Instance) -> Directive:
         base,
         member=member.number,
         shard=lead.shard_orders() if task in lead.job.ps else None,
-        chief=_chief_orders(lead) if task == "chief" else None,
+        chief=_chief_orders(lead, pushes) if task == "chief" else None,
     )
 
 
-def _chief_orders(lead: Lead) -> ChiefOrders:
+def _chief_orders(lead: Lead, pushes: PushCounts) -> ChiefOrders:
     evaluator = lead.roster.get("evaluator")
     facts = evaluator.report.evaluator if evaluator is not None else None
     progress = "absent" if facts is None else facts.progress or "waiting for a checkpoint"
@@ -66,6 +73,7 @@ def _chief_orders(lead: Lead) -> ChiefOrders:
         pins=facts.pins if facts is not None else frozenset(),
         newest_checkpoint=newest[1],
         newest_step=newest[0],
+        pushes=pushes,
     )
 
 

@@ -19,7 +19,6 @@ from psys.ps.messages import (
     ExchangeRequest,
     Fences,
     Outcome,
-    PastFence,
     Policy,
     ShardFacts,
     ShardFile,
@@ -29,7 +28,9 @@ from psys.ps.messages import (
     UpdateOrder,
 )
 from psys.ps.shard import LoadedSlice
-from psys.ps.slice_state import SliceState, Snapshot, apply_all, refusal
+from psys.ps.shard_save import ShardSave
+from psys.ps.slice_state import SliceState, Snapshot, apply_all, dense_values, refusal
+from psys.ps.tally import PushTally
 from psys.ps.updates import Accumulator, ahead_of, combine, gradients_of
 
 Caller = Any
@@ -85,20 +86,11 @@ class MemoryShard:
         self._sync = False
         self.applied: list[tuple[TaskName, int]] = []
         """Task and member number of each push applied; whoever counts them empties it."""
+        self.tally = PushTally()
         self._kept = Accumulator()
         self.clocks: Fences | None = None
         """Where live trainers' steps are counted from, while some may have to wait (bounded)."""
-        self._save = ""
-        self._held_fences: Fences = {}
-        self._held_past: tuple[PastFence, ...] = ()
-        self._cut: Fences | None = None
-        self._cut_step = 0
-        self._cut_taken = ""
-        self._cut_inputs: dict[TaskName, int] = {}
-        self._cut_examples = 0
-        self._written = ""
-        self._file: ShardFile | None = None
-        self._write_error = ""
+        self._saving = ShardSave()
         self._damage = ""
         """How a push came to be applied in part: such a model is not served any more."""
         self._parked: list[_Parked] = []
@@ -107,8 +99,6 @@ class MemoryShard:
         """The chief's member number, from the lead; 0 for no chief."""
         self.newest: tuple[int, str] = (0, "")
         """Step and id of the newest checkpoint whose manifest lies beside this shard's files."""
-        self.snapshot: Snapshot | None = None
-        """A cut that was taken and not yet fetched by ``take_snapshot``."""
 
     # ------------------------------------------------------------ loading
 
@@ -149,21 +139,11 @@ class MemoryShard:
         update = orders.update
         if update is not None and self.phase is ShardPhase.LIVE and update.number > self.version:
             self._make_update(update)
-        if orders.save != self._save:
-            self._save, self._cut = orders.save, None
-            self._note_held()
-            self._cut_taken = self._written = self._write_error = ""
-            self._file, self.snapshot = None, None
+        if orders.save != self._saving.save:
+            self._saving = ShardSave.begin(orders.save, self.fences, self.past_fences)
         if orders.cut is not None and self.phase is ShardPhase.LIVE:
-            self._cut, self._cut_step = orders.cut, orders.cut_step
+            self._saving.cut, self._saving.cut_step = orders.cut, orders.cut_step
         return served + self._settle()
-
-    def _note_held(self) -> None:
-        """Note the fences as they are when a hold begins; none where there is no save."""
-        held = bool(self._save)
-        self._held_fences = dict(self.fences) if held else {}
-        past = self.past_fences if held else {}
-        self._held_past = tuple(PastFence(*key, sequence) for key, sequence in past.items())
 
     def _begin_generation(self, generation: str) -> list[Served]:
         """Forget the model; whoever waits is told."""
@@ -177,21 +157,16 @@ class MemoryShard:
         self.policy, self._sync = ASYNC, False
         self._kept, self.clocks = Accumulator(), None
         self.applied.clear()
+        self.tally = PushTally(generation)
         self.past_fences.clear()
         self.refused.clear()
         self.inputs.clear()
         self.examples = 0
-        self._save = self._cut_taken = self._written = self._write_error = ""
-        self._cut, self._file, self.snapshot = None, None, None
-        self._note_held()
+        self._saving = ShardSave()
         return [
             Served(one.caller, one.request, self._reply(one.request, Outcome.GENERATION_CHANGED))
             for one in parked
         ]
-
-    @property
-    def _holding(self) -> bool:
-        return bool(self._save) and self._cut_taken != self._save
 
     def _settle(self) -> list[Served]:
         """Answer whom nothing keeps waiting any more; take the cut once all it includes is in."""
@@ -205,24 +180,15 @@ class MemoryShard:
                 if reply is not None:
                     served.append(Served(one.caller, one.request, reply))
             progress = (len(served), self.version) != before
-            if self._holding and self._damage:
-                self._written, self._write_error = self._save, self._damage
-            elif self._holding and self._cut is not None and self._cut_complete(self._cut):
-                self._take_cut(self._cut)
+            saving = self._saving
+            if saving.holding and self._damage:
+                saving.note_written(saving.save, None, self._damage)
+            elif saving.holding and saving.cut is not None and self._cut_complete(saving.cut):
+                saving.take_cut(
+                    self.index, self.generation, self.slices.values(), self.inputs, self.examples
+                )
                 progress = True
         return served
-
-    def _take_cut(self, cut: Fences) -> None:
-        self._cut_taken = self._save
-        self._cut_inputs, self._cut_examples = dict(self.inputs), self.examples
-        self.snapshot = Snapshot(
-            self._save,
-            self.generation,
-            self.index,
-            self._cut_step,
-            dict(cut),
-            tuple(state.copy() for state in self.slices.values()),
-        )
 
     def _cut_complete(self, cut: Fences) -> bool:
         """Return whether everything the cut includes has been applied here.
@@ -239,14 +205,12 @@ class MemoryShard:
 
     def take_snapshot(self) -> Snapshot | None:
         """Return the cut to be written, once."""
-        snapshot, self.snapshot = self.snapshot, None
+        snapshot, self._saving.snapshot = self._saving.snapshot, None
         return snapshot
 
     def written(self, save: str, file: ShardFile | None, error: str) -> None:
         """Note that the shard file of ``save`` is on disk, or why not."""
-        if save == self._save:
-            self._written = save
-            self._file, self._write_error = file, error
+        self._saving.note_written(save, file, error)
 
     def facts(self) -> ShardFacts:
         """Return what this shard tells the lead.
@@ -254,20 +218,21 @@ class MemoryShard:
         Its fences as they were when it was held, and none otherwise: a ps reports whatever
         changes here, and that must not be every push.
         """
+        saving = self._saving
         return ShardFacts(
             index=self.index,
             phase=self.phase,
             generation=self.generation,
             refused=dict(self.refused),
-            held=self._save,
-            fences=self._held_fences,
-            past_fences=self._held_past,
-            cut=self._cut_taken,
-            cut_inputs=self._cut_inputs if self._cut_taken else {},
-            cut_examples=self._cut_examples if self._cut_taken else 0,
-            written=self._written,
-            file=self._file,
-            write_error=self._write_error,
+            held=saving.save,
+            fences=saving.fences,
+            past_fences=saving.past_fences,
+            cut=saving.cut_taken,
+            cut_inputs=saving.cut_inputs,
+            cut_examples=saving.cut_examples,
+            written=saving.written,
+            file=saving.file,
+            write_error=saving.write_error,
             newest_checkpoint=self.newest[1],
             newest_step=self.newest[0],
             updates=self.version if self._sync else 0,
@@ -282,7 +247,7 @@ class MemoryShard:
         reply = self._serve(caller, request)
         served = [] if reply is None else [Served(caller, request, reply)]
         # A step that was applied may be what others wait for.
-        return served + self._settle() if self._save or self.clocks is not None else served
+        return served + self._settle() if self._saving.save or self.clocks is not None else served
 
     def waiting(self) -> list[tuple[Caller, ExchangeRequest]]:
         """Return who could be told to ask again: all who wait and whose push was taken in."""
@@ -315,14 +280,19 @@ class MemoryShard:
 
     def _must_wait(self, request: ExchangeRequest) -> bool:
         """Return whether a new push has to wait for the cut under way."""
-        if not self._holding or request.push is None or request.generation != self.generation:
+        if (
+            not self._saving.holding
+            or request.push is None
+            or request.generation != self.generation
+        ):
             return False
         if self._sync or self._damage:
             return False  # what is kept is not in the cut, and updates are the lead's to order
         key = (request.member, request.sequence)
         if key <= self.fences.get(request.task, NO_FENCE):
             return False
-        return self._cut is None or key > self._cut.get(request.task, (0, 0))
+        cut = self._saving.cut
+        return cut is None or key > cut.get(request.task, (0, 0))
 
     def _serve(self, caller: Caller, request: ExchangeRequest) -> ExchangeReply | None:
         """Take in a push and answer; None if that has to wait."""
@@ -426,7 +396,7 @@ class MemoryShard:
             self._apply(request, request.push)
             return Outcome.APPLIED, staleness
         if staleness > 0:
-            self.dropped[request.task] = Fence(request.member, request.sequence)
+            self._drop(request)
             return Outcome.DROPPED, staleness
         self._kept.keep(request)
         return Outcome.ACCUMULATED, 0
@@ -438,7 +408,7 @@ class MemoryShard:
             outcome=outcome,
             version=self.version,
             staleness=staleness,
-            dense=self._dense() if request.pull_dense else {},
+            dense=self._dense(request.known_version) if request.pull_dense else {},
             rows={
                 name: self.slices[name].value.take(rows, axis=0)
                 for name, rows in request.pull_rows.items()
@@ -448,8 +418,10 @@ class MemoryShard:
     def _apply(self, request: ExchangeRequest, push: Mapping[str, Gradient]) -> None:
         """Apply a push as an update of its own."""
         what = f"ps:{self.index}: push {request.sequence} of {request.task}"
-        self._damage = apply_all(self.slices, push, request.global_step, what)
+        step, version = request.global_step, self.version + 1
+        self._damage = apply_all(self.slices, push, step, version, what)
         if not self._damage:
+            self.tally.note_applied(self.version - request.base_version)
             self.version += 1
             self._note_applied(request)
 
@@ -466,13 +438,19 @@ class MemoryShard:
             averaged = optimizer is not None and optimizer.averaged
             update[name] = combine(gradients, len(chosen), averaged)
         what = f"ps:{self.index}: update {order.number}"
-        self._damage = apply_all(self.slices, update, order.global_step, what)
         self.version += 1
+        self._damage = apply_all(self.slices, update, order.global_step, self.version, what)
         for request in chosen:
+            self.tally.note_applied(0)
             self._note_applied(request)
         for request in late:
-            fence = Fence(request.member, request.sequence)
-            self.dropped[request.task] = max(fence, self.dropped.get(request.task, NO_FENCE))
+            self._drop(request)
+
+    def _drop(self, request: ExchangeRequest) -> None:
+        """Note that a push came too late for its update."""
+        fence = Fence(request.member, request.sequence)
+        self.dropped[request.task] = max(fence, self.dropped.get(request.task, NO_FENCE))
+        self.tally.note_dropped()
 
     def _note_applied(self, request: ExchangeRequest) -> None:
         """Note with a push whose it was and where its input stands."""
@@ -484,10 +462,9 @@ class MemoryShard:
         self.examples += request.examples
         self.applied.append((request.task, request.member))
 
-    def _dense(self) -> dict[str, Array]:
-        return {
-            name: state.value.copy() for name, state in self.slices.items() if not state.spec.sparse
-        }
+    def _dense(self, known: int | None) -> dict[str, Array]:
+        # What is known of a version that is yet to come is of another shard's history.
+        return dense_values(self.slices, known if (known or 0) <= self.version else None)
 
     def _reply(self, request: ExchangeRequest, outcome: Outcome, reason: str = "") -> ExchangeReply:
         return ExchangeReply(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from psys.arrays import Array, Gradient
+from psys.ps.tally import NO_PUSHES, PushCounts
 
 PROTOCOL_VERSION = 1
 
@@ -109,7 +110,7 @@ class ExchangeRequest:
         base_version: the shard's version the gradients were computed from.
         push: gradients by variable, for this shard's slice alone, rows counted from its
             first; None when there is nothing to push. Empty for a shard with no part in it.
-        pull_dense: whether the values of all dense slices are wanted.
+        pull_dense: whether the values of the dense slices are wanted.
         pull_rows: the rows wanted of tables, counted from the slice's first.
         wants_grant: whether the sender asks for permission for a next step.
         global_step: the step the gradients were computed at, as the sender read it.
@@ -117,6 +118,8 @@ class ExchangeRequest:
             the one pushed included.
         examples: how many examples the pushed batch has.
         least_version: the reply waits until the shard's version is at least this.
+        known_version: the sender has all dense slices as they were at this version, and wants
+            those that changed since; None for all.
     """
 
     generation: str
@@ -132,6 +135,7 @@ class ExchangeRequest:
     input_batches: int = 0
     examples: int = 0
     least_version: int = 0
+    known_version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class ExchangeReply:
         global_step: steps counted by the lead so far (its shard only, otherwise 0).
         grant: the lead's permission (its shard only).
         waiting_for: whom a WAIT, ACCUMULATED or WAITING waits for.
-        dense: values of the dense slices.
+        dense: values of the dense slices, but for those the sender knows.
         rows: the rows asked for, by table.
     """
 
@@ -461,6 +465,8 @@ class ChiefOrders:
     newest_checkpoint: str = ""
     """The newest checkpoint any ps keeps a manifest of: never to be overwritten in silence."""
     newest_step: int = 0
+    pushes: PushCounts = NO_PUSHES
+    """Of all trainers, as the lead's shard counts them; as of the last tick while training."""
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,7 @@ class Node:
     def tick(self, now: float) -> _Replies:
         """Let time pass."""
         if self.lead is not None:
+            self.shard.tally.tell()
             self.lead.tick(now)
         self._put_off(now)
         return self._settle(now)
@@ -225,8 +226,10 @@ class Node:
     def _note_directives(self) -> None:
         assert self.lead is not None
         self._told_phase = self.lead.phase
+        if self.lead.phase is not JobPhase.RUNNING:
+            self.shard.tally.tell()  # the last steps of all, together with the news of the end
         for instance, last in self._directives.items():
-            directive = directive_to(self.lead, instance)
+            directive = directive_to(self.lead, instance, self.shard.tally.told)
             # To others the step alone is no news: it is told along with whatever else changes.
             step = directive if self.lead.hears_of_steps(instance) else last
             same = replace(directive, revision=last.revision, global_step=step.global_step)

@@ -30,6 +30,8 @@ class SliceState:
     optimizer: optimizers.Optimizer | None
     slots: dict[str, Array]
     scalars: dict[str, float]
+    changed: int = 0
+    """The shard's version when the value last changed; what was loaded is of version 0."""
 
     @classmethod
     def from_loaded(cls, loaded: LoadedSlice) -> SliceState:
@@ -73,6 +75,7 @@ class SliceState:
             self.optimizer,
             {name: slot.copy() for name, slot in self.slots.items()},
             dict(self.scalars),
+            self.changed,
         )
 
     def refusal(self, gradient: Gradient, global_step: int) -> str:
@@ -165,8 +168,22 @@ def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
     return ""
 
 
+def dense_values(slices: Mapping[str, SliceState], known: int | None) -> dict[str, Array]:
+    """Return copies of the dense slices that changed since version ``known``; None for all."""
+    since = -1 if known is None else known
+    return {
+        name: state.value.copy()
+        for name, state in slices.items()
+        if state.changed > since and not state.spec.sparse
+    }
+
+
 def apply_all(
-    slices: Mapping[str, SliceState], push: Mapping[str, Gradient], global_step: int, what: str
+    slices: Mapping[str, SliceState],
+    push: Mapping[str, Gradient],
+    global_step: int,
+    version: int,
+    what: str,
 ) -> str:
     """Apply gradients to their slices; return how that failed in the middle, '' if it did not.
 
@@ -174,10 +191,12 @@ def apply_all(
         slices: of the shard.
         push: gradients that were not refused, by variable.
         global_step: the step they were computed at.
+        version: of the shard, that this makes.
         what: whose they are, for the message.
     """
     try:
         for name, gradient in push.items():
+            slices[name].changed = version
             slices[name].apply(gradient, global_step)
     except Exception as error:
         return (

@@ -100,6 +100,7 @@ def describe_request(
         input_batches=request.input_batches,
         examples=request.examples,
         least_version=request.least_version,
+        known_version=request.known_version,
         tensors=describe(tensors),
     )
     return OutgoingRequest(header, tensors, bulk_bytes(tensors))
@@ -244,6 +245,7 @@ def decode_request(
         input_batches=header.input_batches,
         examples=header.examples,
         least_version=header.least_version,
+        known_version=header.known_version if header.HasField("known_version") else None,
     )
 
 

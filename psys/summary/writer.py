@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 import numpy as np
@@ -80,19 +80,25 @@ class SummaryWriter:
             value.tag = tag  # tensorboardX appends a word of its own
         self._write(Event(step=step, summary=summary))
 
-    def histogram(self, tag: str, counts: Sequence[int], step: int) -> None:
-        """Write how often each of some counts occurs, at least one; from 64 on in ranges."""
-        values, times = np.unique(np.asarray(counts, np.int64), return_counts=True)
+    def histogram(self, tag: str, times: Mapping[int, int], step: int) -> None:
+        """Write how often each of some counts occurs; from 64 on in ranges.
+
+        Args:
+            tag: the histogram's name, e.g. ``staleness``.
+            times: count → how often, in ascending order, at least one.
+            step: the global step it belongs to.
+        """
+        values, often = np.array(list(times.items()), np.int64).T
         limits = np.unique([2.0 ** int(v).bit_length() if v >= 64 else v + 0.5 for v in values])
         where = np.searchsorted(limits, values)
         histogram = HistogramProto(
             min=float(values[0]),
             max=float(values[-1]),
-            num=float(times.sum()),
-            sum=float((values * times).sum()),
-            sum_squares=float((values.astype(float) ** 2 * times).sum()),
+            num=float(often.sum()),
+            sum=float((values * often).sum()),
+            sum_squares=float((values.astype(float) ** 2 * often).sum()),
             bucket_limit=limits.tolist(),
-            bucket=np.bincount(where, times, len(limits)).tolist(),
+            bucket=np.bincount(where, often, len(limits)).tolist(),
         )
         summary = Summary(value=[Summary.Value(tag=tag, histo=histogram)])
         self._write(Event(step=step, summary=summary))

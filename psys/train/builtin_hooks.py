@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from psys.errors import ConfigError
 from psys.ps.messages import CheckpointEntry
+from psys.ps.tally import NO_PUSHES, PushCounts, least_of
 from psys.summary.writer import SummaryWriter
 from psys.train.chief import ChiefControl
 from psys.train.hooks import (
@@ -243,19 +245,25 @@ class LossSummaryHook(SessionRunHook):
 
 
 class StalenessHook(SessionRunHook):
-    """Writes how stale this trainer's gradients were, and how many steps were dropped."""
+    """Writes how stale the gradients of all trainers were, and how many steps were dropped."""
 
-    def __init__(self, every_steps: int, writer: SummaryWriter) -> None:
+    def __init__(self, every_steps: int, writer: SummaryWriter, control: ChiefControl) -> None:
         """Write ``staleness`` and ``dropped_steps`` every ``every_steps`` global steps."""
         self._timer = SecondOrStepTimer(every_steps=every_steps)
         self._writer = writer
-        self._staleness: list[int] = []
-        self._dropped = 0
+        self._control = control
+        self._told = NO_PUSHES
+        self._staleness: Counter[int] = Counter()
+        """What came since the last time that it was written."""
+        self._dropped = self._written_dropped = 0
+
+    def after_create_session(self, session: Session | None, coord: None = None) -> None:
+        """See from where on to count."""
+        self._take_in()
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
-        """Note the step; write if it is time."""
-        self._staleness.append(run_values.staleness)
-        self._dropped += run_values.dropped
+        """Take in what the lead told; write if it is time."""
+        self._take_in()
         step = run_values.global_step
         if self._timer.should_trigger_for_step(step):
             self._timer.update_last_triggered_step(step)
@@ -263,15 +271,34 @@ class StalenessHook(SessionRunHook):
 
     def end(self, session: Session | None) -> None:
         """Write what is left."""
-        last = self._timer.last_triggered_step
-        if self._staleness and session is not None and session.global_step != last:
+        self._take_in()
+        left = self._staleness or self._dropped != self._written_dropped
+        if left and session is not None:
             self._write(session.global_step)
         self._writer.flush()
 
+    def _take_in(self) -> None:
+        """Add what the lead has told since the last look: what others do takes a moment."""
+        pushes, told = self._control.pushes, self._told
+        if pushes is told or not pushes.generation:
+            return
+        self._told = pushes
+        if pushes.generation != told.generation:
+            if not self._control.has_loaded(pushes.generation):
+                return  # a chief before this one has written what came before
+            told = PushCounts(pushes.generation)
+        more = pushes.since(told)
+        for bucket, times in enumerate(more.staleness):
+            if times:
+                self._staleness[least_of(bucket)] += times
+        self._dropped += more.dropped
+
     def _write(self, step: int) -> None:
-        self._writer.histogram("staleness", self._staleness, step)
+        if self._staleness:
+            self._writer.histogram("staleness", dict(sorted(self._staleness.items())), step)
+            self._staleness.clear()
         self._writer.scalar("dropped_steps", self._dropped, step)
-        self._staleness = []
+        self._written_dropped = self._dropped
 
 
 class ProgressHook(SessionRunHook):

@@ -29,6 +29,7 @@ from psys.ps.messages import (
     Verdict,
 )
 from psys.ps.shard import LoadedSlice
+from psys.ps.tally import NO_PUSHES, PushCounts
 from psys.train.committed import Circumstances, CommittedCheckpoints
 from psys.train.interrupts import SIGNALS
 from psys.train.restoring import check_compatible, restored
@@ -110,6 +111,16 @@ class ChiefControl:
         """The newest committed checkpoint."""
         facts = self._attendance.report.chief
         return facts.committed[-1] if facts is not None and facts.committed else None
+
+    @property
+    def pushes(self) -> PushCounts:
+        """What became of all trainers' pushes, as the lead last told."""
+        orders = self._attendance.directive.chief
+        return NO_PUSHES if orders is None else orders.pushes
+
+    def has_loaded(self, generation: str) -> bool:
+        """Return whether this process put a generation's values in place; else it took it over."""
+        return self._loaded == generation
 
     def request_save(self, final: bool = False) -> int:
         """Ask for a checkpoint; return the request's number for ``saved`` and ``wait_saved``.

@@ -157,6 +157,19 @@ def test_what_is_not_trainable_is_not_traced() -> None:
         assert set(store.gradients(loss)) == {"w"}
 
 
+def test_what_is_not_trainable_is_only_to_be_read() -> None:
+    with BuildStore(seed=0) as build:
+        get_variable("w", (2,))
+        get_variable("fixed", (2,), trainable=False)
+    values = {"w": np.ones(2, np.float32), "fixed": np.ones(2, np.float32)}
+    for _ in range(2):  # what was pulled may serve more than one step
+        with TrainStore(build.specs, values, {}, no_fetch):
+            fixed = get_variable("fixed", (2,), trainable=False)
+            with pytest.raises(ValueError, match="read-only"):
+                fixed += 1
+            assert fixed.tolist() == [1, 1]
+
+
 def test_a_loss_without_variables_has_no_gradients() -> None:
     with BuildStore(seed=0) as build:
         get_variable("w", (2,))

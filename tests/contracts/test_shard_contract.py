@@ -238,6 +238,30 @@ def test_a_push_carries_the_next_pull(shard: Shard) -> None:
     np.testing.assert_array_equal(reply.rows["table"], TABLE_ROWS[[4]])
 
 
+@pytest.mark.parametrize(
+    ("known", "brought"),
+    [
+        (None, {"kernel", "scalar", "count", "precise"}),
+        (0, {"scalar", "kernel"}),
+        (1, {"kernel"}),
+        (2, set()),
+        (3, {"kernel", "scalar", "count", "precise"}),  # of a history that is not this shard's
+    ],
+)
+def test_a_pull_brings_what_changed_since_the_known_version(
+    shard: Shard, known: int | None, brought: set[str]
+) -> None:
+    exchange(shard, push(1, {"scalar": ones(1)}))
+    exchange(shard, push(2, {"kernel": ones(4, 3), "table": IndexedSlices(rows(1), ones(1, 2))}))
+    wanted = {"table": rows(0, 1)}
+    request = ask(sequence=2, pull_dense=True, pull_rows=wanted, known_version=known)
+    for _ in range(2):  # asked again, as after a lost reply, the answer is the same
+        reply = exchange(shard, request)
+        assert set(reply.dense) == brought
+        assert reply.version == 2
+        np.testing.assert_array_equal(reply.rows["table"][1], TABLE_ROWS[1] - 1)
+
+
 def test_what_was_pulled_is_the_clients_own(shard: Shard) -> None:
     first = exchange(shard, ask(pull_dense=True, pull_rows={"table": rows(0)}))
     first.dense["kernel"][:] = 99

@@ -108,6 +108,11 @@ def counting_model(features: Any, labels: Any, mode: str, params: Any) -> Any:
     rows = tf.feature_column.input_layer(
         features, [tf.feature_column.embedding_column(column, WIDTH, combiner="sum")]
     )
+    frozen = tf.get_variable(
+        "frozen", (64, 64), initializer=tf.initializers.Constant(0.5), trainable=False
+    )
+    if not (np.asarray(frozen) == 0.5).all():  # it travels once, and must last
+        raise RuntimeError(f"what is never changed has changed: {frozen}")
     tf.counter("steps_applied")
     loss = -(weights.sum() + rows.sum())
     if options.fail == "nan_loss":

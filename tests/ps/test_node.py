@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from psys.ps.messages import Grant, JobPhase, Outcome, ShardPhase, TaskPhase
 from psys.ps.node import WAIT_ANSWER_SECS, Node
+from psys.ps.tally import PushCounts
 
 if TYPE_CHECKING:
     from .conftest import LeadBench
@@ -118,12 +119,40 @@ def test_directives_are_told_when_they_change_and_steps_alone_are_no_change(
     bench.told.clear()
     for sequence in range(1, 4):
         bench.step("worker:0", sequence)
+    assert bench.told == {}
+    bench.pass_time(1.0, live=("chief", "worker:0"))
+    # Steps are no news, but what became of the pushes the chief hears from time to time.
+    assert {task for task, _ in bench.told} == {"chief"}
+    bench.told.clear()
     bench.pass_time(1.0, live=("chief", "worker:0"))
     assert bench.told == {}
     bench.say_chief(stop_reason="early stopping")
     assert {task for task, _ in bench.told} == {"chief", "worker:0"}
     assert bench.told["chief", "chief"].job is JobPhase.STOPPING
     assert bench.told["chief", "chief"].global_step == 3
+
+
+def test_the_chief_hears_what_became_of_all_pushes(make_lead: Make) -> None:
+    bench: LeadBench = make_lead()
+    bench.go_live(max_steps=5)
+
+    def told() -> PushCounts:
+        orders = bench.told["chief", "chief"].chief
+        assert orders is not None
+        return orders.pushes
+
+    generation = bench.told["chief", "chief"].generation
+    assert told() == PushCounts(generation)
+    bench.step("worker:0", 1)
+    bench.step("worker:0", 2)
+    assert told() == PushCounts(generation)
+    bench.pass_time(0.25, live=("chief", "worker:0"))
+    assert sum(told().staleness) == 2
+    for sequence in (3, 4, 5):
+        bench.step("worker:0", sequence)
+    # With the last step at once: the chief then writes for the last time.
+    assert bench.told["chief", "chief"].job is JobPhase.DRAINED
+    assert sum(told().staleness) == 5
 
 
 def test_revisions_grow_and_a_new_stream_is_told_everything_again(make_lead: Make) -> None:

@@ -42,6 +42,7 @@ REQUESTS = st.builds(
     pull_dense=st.booleans(),
     pull_rows=st.dictionaries(NAMES, ROWS, max_size=3),
     wants_grant=st.booleans(),
+    known_version=st.none() | NUMBERS,
 )
 REPLIES = st.builds(
     ExchangeReply,

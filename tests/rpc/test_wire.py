@@ -32,6 +32,7 @@ MESSAGES: Mapping[Any, Any] = {
     messages.Report: cluster_pb2.Report,
     messages.ShardOrders: cluster_pb2.ShardOrders,
     messages.SaveResult: cluster_pb2.SaveResult,
+    messages.PushCounts: cluster_pb2.PushCounts,
     messages.ChiefOrders: cluster_pb2.ChiefOrders,
     messages.Directive: cluster_pb2.Directive,
 }
@@ -77,7 +78,7 @@ def test_every_dataclass_of_the_protocol_is_tested_here() -> None:
         for kind in vars(messages).values()
         if isinstance(kind, type)
         and dataclasses.is_dataclass(kind)
-        and kind.__module__ == messages.__name__
+        and kind.__module__.startswith("psys.ps.")
     }
     assert kinds - {messages.ExchangeRequest, messages.ExchangeReply} == set(MESSAGES)
 

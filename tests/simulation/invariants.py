@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from simulation.model import Values, applied, shard_values
+from simulation.model import DENSE, Values, applied, shard_values
 
 from psys.arrays import Array
 from psys.ps.lead import Lead
@@ -123,6 +123,8 @@ class Invariants:
         self.loaded: dict[str, str | None] = {}
         """The checkpoint each generation was restored from; None where it was created."""
         self._known: dict[int, Known] = {}
+        self._dense: dict[tuple[str, int, int], Values] = {}
+        """The dense values of each generation, shard and version that was looked at."""
         self._sequences: dict[tuple[int, str, TaskName, int], int] = defaultdict(int)
         self._members: dict[tuple[str, TaskName], Member] = {}
         self._owners: dict[tuple[str, int], Instance] = {}
@@ -141,6 +143,8 @@ class Invariants:
         if shard.phase is not ShardPhase.LIVE:
             self._known.pop(shard.index, None)
             return
+        at = (shard.generation, shard.index, shard.version)
+        self._dense[at] = {name: shard.slices[name].value.copy() for name in DENSE}
         known = self._known.get(shard.index)
         log = shard.slices["log"].value[:, 0]
         version, count = shard.version, float(shard.slices["count"].value[0])
@@ -222,6 +226,18 @@ class Invariants:
         if own_row is not None:
             seen = own_row == 0.0 if dropped else own_row > 0.0 if self.sync else own_row == 1.0
             check(seen, "one round trip does both: a pull sees its own push", own_row)
+
+    def sees(self, generation: str, shard: int, version: int, values: Mapping[str, Array]) -> None:
+        """Check what a trainer has of a shard after a pull, of what came and what was left out."""
+        there = self._dense.get((generation, shard, version))
+        if there is None:
+            return  # nobody looked between this update and the next
+        check(
+            values.keys() == there.keys()
+            and all(np.array_equal(values[name], there[name]) for name in there),
+            "a reply leaves out only what did not change since the version the trainer knows",
+            f"{dict(values)} instead of {there} at {version} on ps:{shard}",
+        )
 
     def answered(
         self, shard: MemoryShard, task: TaskName, member: int, reply: ExchangeReply

@@ -1,8 +1,9 @@
 """The model that is trained, made so that its values tell which pushes were applied.
 
 Table ``log`` has on every shard one row for each push ever made; applying a push adds one to its
-row. Dense variable ``count`` is cut over the shards; every push adds one to all of it. Both by
-SGD with learning rate 1, as any model's values change.
+row. Dense variable ``count`` is cut over the shards; every push adds one to all of it. So is
+``seldom``, to which only every third push adds one: in between replies leave it out. All by SGD
+with learning rate 1, as any model's values change.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from psys.ps.shard import LoadedSlice
 from psys.ps.slice_state import SliceState, Snapshot
 
 ROWS = 1024
+DENSE = ("count", "seldom")
 SGD = {"kind": "SGD", "learning_rate": 1.0}
 
 Values = dict[str, Array]
@@ -26,6 +28,7 @@ def specs(num_ps: int) -> dict[str, VariableSpec]:
     """Return the model's variables, one slice of each for every shard."""
     return {
         "count": VariableSpec("count", (2 * num_ps,), "float32", Constant(), SGD),
+        "seldom": VariableSpec("seldom", (num_ps,), "float32", Constant(), SGD),
         "log": VariableSpec("log", (ROWS * num_ps, 1), "float32", Constant(), SGD, sparse=True),
     }
 
@@ -43,10 +46,13 @@ def slices(num_ps: int, shard: int, values: Values | None) -> list[LoadedSlice]:
 def gradients(row: int) -> dict[str, Array | IndexedSlices]:
     """Return one shard's part of the push that owns ``row`` of the log."""
     minus_one = np.full((1, 1), -1, np.float32)
-    return {
+    push: dict[str, Array | IndexedSlices] = {
         "count": np.full(2, -1, np.float32),
         "log": IndexedSlices(np.array([row], np.int64), minus_one),
     }
+    if row % 3 == 0:
+        push["seldom"] = np.full(1, -1, np.float32)
+    return push
 
 
 def values_of(states: tuple[SliceState, ...]) -> Values:

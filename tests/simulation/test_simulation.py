@@ -13,6 +13,7 @@ import pytest
 from simulation.cluster import Options, plan_of, simulate
 from simulation.invariants import Violation
 
+from psys.arrays import Array
 from psys.ps.fence import NO_FENCE
 from psys.ps.grants import Grants
 from psys.ps.job import Job
@@ -144,6 +145,13 @@ class DroppingShard(MemoryShard):
         super().forget(caller)
 
 
+class ThievingShard(MemoryShard):
+    """Leaves out of a reply what the update after the known version changed."""
+
+    def _dense(self, known: int | None) -> dict[str, Array]:
+        return super()._dense(None if known is None else known + 1)
+
+
 class LenientShard(MemoryShard):
     """Serves whom the lead gave up for lost."""
 
@@ -268,6 +276,7 @@ BOUNDED, SYNC = Policy(Consistency.BOUNDED, staleness=1), Policy(Consistency.SYN
         pytest.param(ASYNC, with_shard(ImpatientShard), "consistent cut", id="no wait for the cut"),
         pytest.param(ASYNC, with_shard(DeafShard), "of another", id="no generation"),
         pytest.param(ASYNC, with_shard(LenientShard), "beyond max_steps", id="no refusal"),
+        pytest.param(ASYNC, with_shard(ThievingShard), "leaves out only", id="left out"),
         pytest.param(ASYNC, with_grants(GenerousGrants), "beyond max_steps", id="no limit"),
         pytest.param(ASYNC, with_grants(StubbornGrants), "exactly max_steps", id="old stop reason"),
         pytest.param(ASYNC, with_grants(GreedyGrants), "every role hears", id="lost grants"),

@@ -16,6 +16,7 @@ from simulation.network import Stream, Thread, Wait
 from simulation.tasks import Steps, Task
 
 from psys.errors import ClusterError, Fenced, GenerationChanged, ModelError
+from psys.ps.dense_cache import DenseCache
 from psys.ps.messages import (
     Consistency,
     ExchangeReply,
@@ -86,6 +87,7 @@ class Trainer(Task):
         self.step_seen = 0
         self._connections = [Connection(self, index) for index in range(cluster.plan.num_ps)]
         self._place = ("", 0)
+        self._caches: list[DenseCache] = []
         self._sequence = 0
         self._version = 0
         self._sync = cluster.plan.policy.consistency is Consistency.SYNC
@@ -111,6 +113,7 @@ class Trainer(Task):
         if directive.verdict is not None:
             return False
         self._place = (directive.generation, directive.member)
+        self._caches = [DenseCache() for _ in self._connections]
         self._sequence, self._version, self._row = 0, 0, None
         self.update(generation=directive.generation, phase=TaskPhase.WORKING)
         return True
@@ -141,6 +144,9 @@ class Trainer(Task):
             yield from self._confirm_fenced()
             raise GenerationChanged from None
         self._sequence, self._version = sequence, replies[0].version
+        for index, (cache, reply) in enumerate(zip(self._caches, replies, strict=True)):
+            values = cache.take(reply)
+            self.cluster.invariants.sees(generation, index, reply.version, values)
         dropped = self.cluster.invariants.told(row if push else None, outcomes)
         for reply in replies:
             own = None if row is None else float(reply.rows["log"][0, 0])
@@ -165,11 +171,13 @@ class Trainer(Task):
         replies: dict[int, ExchangeReply] = {}
         wanted = set(range(len(self._connections)) if only is None else only)
         taken_in: set[int] = set()
+        known = {index: cache.version for index, cache in enumerate(self._caches)}
         begun = None
         while True:
             open_ones = [self._connections[i] for i in sorted(wanted - replies.keys())]
             for index in sorted(wanted - replies.keys()):
-                mine = replace(request, wants_grant=request.wants_grant and not index)
+                wants_grant = request.wants_grant and not index
+                mine = replace(request, wants_grant=wants_grant, known_version=known[index])
                 if index in taken_in and request.push is not None:
                     mine = replace(mine, push={})
                 self._connections[index].send(mine)
@@ -185,6 +193,8 @@ class Trainer(Task):
                     put_off = True
                 elif reply is not None:
                     replies[index] = reply
+                else:
+                    known[index] = None
             if len(replies) == len(wanted):
                 return [replies[index] for index in sorted(replies)]
             self.check()

@@ -147,7 +147,7 @@ def test_what_is_no_number_is_refused_before_a_file_is_made(tmp_path: Path) -> N
 
 def test_a_histogram_counts_each_value(tmp_path: Path) -> None:
     with SummaryWriter(tmp_path) as writer:
-        writer.histogram("staleness", [2, 0, 2, 2, 70, 100], 9)
+        writer.histogram("staleness", {0: 1, 2: 3, 70: 1, 100: 1}, 9)
     (value,) = read_events(only_file(tmp_path))[1].summary.value
     histo = value.histo
     assert (value.tag, histo.min, histo.max, histo.num, histo.sum) == ("staleness", 0, 100, 6, 176)

@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 import psys as tf
 from psys.errors import CheckpointError, ConfigError
+from psys.ps.tally import NO_PUSHES, PushCounts
 from psys.summary.writer import SummaryWriter
 from psys.train.builtin_hooks import (
     LossSummaryHook,
@@ -196,21 +197,66 @@ def test_a_save_that_fails_ends_training(tmp_path: Path) -> None:
         )
 
 
-def test_staleness_and_drops_are_written_every_so_many_steps(tmp_path: Path) -> None:
-    writer = SummaryWriter(tmp_path)
-    hook = StalenessHook(10, writer)
-    for step, staleness, dropped in ((1, 0, False), (5, 2, True), (11, 3, False), (12, 1, True)):
-        values = SessionRunValues(None, 0.0, step, 4, staleness, dropped)
-        hook.after_run(SessionRunContext(None), values)
-    session: Any = SimpleNamespace(global_step=12)
+class Control:
+    """What the lead told the chief, and which generation that has loaded."""
+
+    def __init__(self, loaded: str) -> None:
+        self.pushes = NO_PUSHES
+        self._loaded = loaded
+
+    def has_loaded(self, generation: str) -> bool:
+        return generation == self._loaded
+
+
+def staleness_written(
+    directory: Path, loaded: str, steps: list[tuple[int, PushCounts]]
+) -> tuple[list[tuple[int, dict[float, float]]], list[float]]:
+    """Return the histograms and the drops that are written when the lead tells such counts."""
+    control: Any = Control(loaded)
+    writer = SummaryWriter(directory)
+    hook = StalenessHook(10, writer, control)
+    control.pushes = steps[0][1]
+    hook.after_create_session(None)
+    for step, control.pushes in steps[:-1]:
+        hook.after_run(SessionRunContext(None), SessionRunValues(None, 0.0, step, 4))
+    step, control.pushes = steps[-1]
+    session: Any = SimpleNamespace(global_step=step)
     hook.end(session)
     writer.close()
-    found = [(event.step, value) for event in events(tmp_path) for value in event.summary.value]
+    found = [(event.step, value) for event in events(directory) for value in event.summary.value]
     histograms = [
-        (step, value.histo.num, value.histo.max)
+        (step, dict(zip(value.histo.bucket_limit, value.histo.bucket, strict=True)))
         for step, value in found
         if value.tag == "staleness"
     ]
-    assert histograms == [(1, 1, 0), (11, 2, 3), (12, 1, 1)]
-    dropped_steps = [value.simple_value for _, value in found if value.tag == "dropped_steps"]
-    assert dropped_steps == [0, 1, 2]
+    return histograms, [value.simple_value for _, value in found if value.tag == "dropped_steps"]
+
+
+def test_staleness_and_drops_of_all_trainers_are_written_every_so_many_steps(
+    tmp_path: Path,
+) -> None:
+    found = staleness_written(
+        tmp_path,
+        "g",
+        [
+            (1, PushCounts("g", (1,))),
+            (5, PushCounts("g", (3, 1), 1)),
+            (11, PushCounts("g", (3, 6, *[0] * 63, 2), 1)),
+            (12, PushCounts("g", (3, 6, *[0] * 63, 2), 1)),
+            (13, PushCounts("g", (4, 6, *[0] * 63, 2), 2)),
+        ],
+    )
+    assert found == ([(1, {0.5: 1}), (11, {0.5: 2, 1.5: 6, 256: 2}), (13, {0.5: 1})], [0, 1, 2])
+
+
+def test_a_generation_that_was_taken_over_is_counted_from_there_on(tmp_path: Path) -> None:
+    steps = [(41, PushCounts("g", (40,), 3)), (52, PushCounts("g", (43,), 4))]
+    found = staleness_written(tmp_path, "", [*steps, (52, steps[-1][1])])
+    assert found == ([(52, {0.5: 3})], [0, 1])
+
+
+def test_after_a_roll_back_all_of_the_new_generation_is_counted(tmp_path: Path) -> None:
+    steps = [(41, PushCounts("f", (40,), 3)), (52, PushCounts("f", (43,), 4))]
+    steps += [(30, PushCounts("g")), (62, PushCounts("g", (9,), 1))]
+    found = staleness_written(tmp_path, "g", [*steps, (62, steps[-1][1])])
+    assert found == ([(52, {0.5: 3}), (62, {0.5: 9})], [0, 1, 2])

@@ -320,7 +320,7 @@ class SaveResult(_message.Message):
     def __init__(self, request: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., generation: _Optional[str] = ..., global_step: _Optional[int] = ..., cut: _Optional[_Union[Fences, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ShardFile, _Mapping]]] = ..., torn: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., inputs: _Optional[_Union[Numbers, _Mapping]] = ..., examples: _Optional[int] = ...) -> None: ...
 
 class ChiefOrders(_message.Message):
-    __slots__ = ("initialize", "lost_step", "saved", "completed", "evaluator", "evaluator_seen", "export", "pins", "newest_checkpoint", "newest_step")
+    __slots__ = ("initialize", "lost_step", "saved", "completed", "evaluator", "evaluator_seen", "export", "pins", "newest_checkpoint", "newest_step", "pushes")
     INITIALIZE_FIELD_NUMBER: _ClassVar[int]
     LOST_STEP_FIELD_NUMBER: _ClassVar[int]
     SAVED_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +331,7 @@ class ChiefOrders(_message.Message):
     PINS_FIELD_NUMBER: _ClassVar[int]
     NEWEST_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     NEWEST_STEP_FIELD_NUMBER: _ClassVar[int]
+    PUSHES_FIELD_NUMBER: _ClassVar[int]
     initialize: str
     lost_step: int
     saved: SaveResult
@@ -341,7 +342,18 @@ class ChiefOrders(_message.Message):
     pins: _containers.RepeatedScalarFieldContainer[str]
     newest_checkpoint: str
     newest_step: int
-    def __init__(self, initialize: _Optional[str] = ..., lost_step: _Optional[int] = ..., saved: _Optional[_Union[SaveResult, _Mapping]] = ..., completed: _Optional[_Iterable[str]] = ..., evaluator: _Optional[str] = ..., evaluator_seen: bool = ..., export: _Optional[str] = ..., pins: _Optional[_Iterable[str]] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ...) -> None: ...
+    pushes: PushCounts
+    def __init__(self, initialize: _Optional[str] = ..., lost_step: _Optional[int] = ..., saved: _Optional[_Union[SaveResult, _Mapping]] = ..., completed: _Optional[_Iterable[str]] = ..., evaluator: _Optional[str] = ..., evaluator_seen: bool = ..., export: _Optional[str] = ..., pins: _Optional[_Iterable[str]] = ..., newest_checkpoint: _Optional[str] = ..., newest_step: _Optional[int] = ..., pushes: _Optional[_Union[PushCounts, _Mapping]] = ...) -> None: ...
+
+class PushCounts(_message.Message):
+    __slots__ = ("generation", "staleness", "dropped")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    generation: str
+    staleness: _containers.RepeatedScalarFieldContainer[int]
+    dropped: int
+    def __init__(self, generation: _Optional[str] = ..., staleness: _Optional[_Iterable[int]] = ..., dropped: _Optional[int] = ...) -> None: ...
 
 class Directive(_message.Message):
     __slots__ = ("revision", "lead", "standing", "member", "generation", "job", "waiting_for", "global_step", "live_trainers", "shard", "chief", "verdict", "job_id", "ps_lost")

@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from psys.rpc.v1 import tensors_pb2 as psys_dot_rpc_dot_v1_dot_tensors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpsys/rpc/v1/gradients.proto\x12\x0bpsys.rpc.v1\x1a\x19psys/rpc/v1/tensors.proto\"S\n\x0f\x45xchangeRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".psys.rpc.v1.ExchangeRequestHeader\x12\x0c\n\x04\x62ulk\x18\x0f \x01(\x0c\"\x88\x03\n\x15\x45xchangeRequestHeader\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06member\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x14\n\x0c\x62\x61se_version\x18\x05 \x01(\x04\x12\x10\n\x08has_push\x18\x06 \x01(\x08\x12\x12\n\npull_dense\x18\x07 \x01(\x08\x12\x13\n\x0bwants_grant\x18\x08 \x01(\x08\x12$\n\x07tensors\x18\t \x03(\x0b\x32\x13.psys.rpc.v1.Tensor\x12\x13\n\x0bglobal_step\x18\n \x01(\x04\x12\x15\n\rinput_batches\x18\x0b \x01(\x04\x12\x10\n\x08\x65xamples\x18\x0c \x01(\x04\x12\x15\n\rleast_version\x18\r \x01(\x04\x12.\n\x0b\x62ulk_region\x18\x1e \x01(\x0b\x32\x19.psys.rpc.v1.MemoryRegion\x12/\n\x0creply_region\x18\x1f \x01(\x0b\x32\x19.psys.rpc.v1.MemoryRegion\"U\n\x10\x45xchangeResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.psys.rpc.v1.ExchangeResponseHeader\x12\x0c\n\x04\x62ulk\x18\x0f \x01(\x0c\"\xf3\x02\n\x16\x45xchangeResponseHeader\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12%\n\x07outcome\x18\x03 \x01(\x0e\x32\x14.psys.rpc.v1.Outcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x11\n\tstaleness\x18\x06 \x01(\x04\x12\x13\n\x0bglobal_step\x18\x07 \x01(\x04\x12!\n\x05grant\x18\x08 \x01(\x0e\x32\x12.psys.rpc.v1.Grant\x12\x13\n\x0bwaiting_for\x18\t \x01(\t\x12$\n\x07tensors\x18\n \x03(\x0b\x32\x13.psys.rpc.v1.Tensor\x12.\n\x0b\x62ulk_region\x18\x1e \x01(\x0b\x32\x19.psys.rpc.v1.MemoryRegion\x12\x35\n\rshared_memory\x18\x1f \x01(\x0b\x32\x1e.psys.rpc.v1.SharedMemoryOffer\"C\n\x11SharedMemoryOffer\x12\x0e\n\x06socket\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x0c\x12\x0e\n\x06secret\x18\x03 \x01(\x0c*\xfd\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_NONE\x10\x01\x12\x13\n\x0fOUTCOME_APPLIED\x10\x02\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x03\x12\x12\n\x0eOUTCOME_FENCED\x10\x04\x12\x1e\n\x1aOUTCOME_GENERATION_CHANGED\x10\x05\x12\x0f\n\x0bOUTCOME_GAP\x10\x06\x12\x13\n\x0fOUTCOME_REFUSED\x10\x07\x12\x13\n\x0fOUTCOME_DROPPED\x10\x08\x12\x17\n\x13OUTCOME_ACCUMULATED\x10\t\x12\x13\n\x0fOUTCOME_WAITING\x10\n*\\\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x0e\n\nGRANT_NONE\x10\x01\x12\x0c\n\x08GRANT_GO\x10\x02\x12\x0e\n\nGRANT_WAIT\x10\x03\x12\x0e\n\nGRANT_STOP\x10\x04\x32X\n\tGradients\x12K\n\x08\x45xchange\x12\x1c.psys.rpc.v1.ExchangeRequest\x1a\x1d.psys.rpc.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpsys/rpc/v1/gradients.proto\x12\x0bpsys.rpc.v1\x1a\x19psys/rpc/v1/tensors.proto\"S\n\x0f\x45xchangeRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".psys.rpc.v1.ExchangeRequestHeader\x12\x0c\n\x04\x62ulk\x18\x0f \x01(\x0c\"\xb6\x03\n\x15\x45xchangeRequestHeader\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06member\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x14\n\x0c\x62\x61se_version\x18\x05 \x01(\x04\x12\x10\n\x08has_push\x18\x06 \x01(\x08\x12\x12\n\npull_dense\x18\x07 \x01(\x08\x12\x13\n\x0bwants_grant\x18\x08 \x01(\x08\x12$\n\x07tensors\x18\t \x03(\x0b\x32\x13.psys.rpc.v1.Tensor\x12\x13\n\x0bglobal_step\x18\n \x01(\x04\x12\x15\n\rinput_batches\x18\x0b \x01(\x04\x12\x10\n\x08\x65xamples\x18\x0c \x01(\x04\x12\x15\n\rleast_version\x18\r \x01(\x04\x12\x1a\n\rknown_version\x18\x0e \x01(\x04H\x00\x88\x01\x01\x12.\n\x0b\x62ulk_region\x18\x1e \x01(\x0b\x32\x19.psys.rpc.v1.MemoryRegion\x12/\n\x0creply_region\x18\x1f \x01(\x0b\x32\x19.psys.rpc.v1.MemoryRegionB\x10\n\x0e_known_version\"U\n\x10\x45xchangeResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.psys.rpc.v1.ExchangeResponseHeader\x12\x0c\n\x04\x62ulk\x18\x0f \x01(\x0c\"\xf3\x02\n\x16\x45xchangeResponseHeader\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12%\n\x07outcome\x18\x03 \x01(\x0e\x32\x14.psys.rpc.v1.Outcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x11\n\tstaleness\x18\x06 \x01(\x04\x12\x13\n\x0bglobal_step\x18\x07 \x01(\x04\x12!\n\x05grant\x18\x08 \x01(\x0e\x32\x12.psys.rpc.v1.Grant\x12\x13\n\x0bwaiting_for\x18\t \x01(\t\x12$\n\x07tensors\x18\n \x03(\x0b\x32\x13.psys.rpc.v1.Tensor\x12.\n\x0b\x62ulk_region\x18\x1e \x01(\x0b\x32\x19.psys.rpc.v1.MemoryRegion\x12\x35\n\rshared_memory\x18\x1f \x01(\x0b\x32\x1e.psys.rpc.v1.SharedMemoryOffer\"C\n\x11SharedMemoryOffer\x12\x0e\n\x06socket\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x0c\x12\x0e\n\x06secret\x18\x03 \x01(\x0c*\xfd\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_NONE\x10\x01\x12\x13\n\x0fOUTCOME_APPLIED\x10\x02\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x03\x12\x12\n\x0eOUTCOME_FENCED\x10\x04\x12\x1e\n\x1aOUTCOME_GENERATION_CHANGED\x10\x05\x12\x0f\n\x0bOUTCOME_GAP\x10\x06\x12\x13\n\x0fOUTCOME_REFUSED\x10\x07\x12\x13\n\x0fOUTCOME_DROPPED\x10\x08\x12\x17\n\x13OUTCOME_ACCUMULATED\x10\t\x12\x13\n\x0fOUTCOME_WAITING\x10\n*\\\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x0e\n\nGRANT_NONE\x10\x01\x12\x0c\n\x08GRANT_GO\x10\x02\x12\x0e\n\nGRANT_WAIT\x10\x03\x12\x0e\n\nGRANT_STOP\x10\x04\x32X\n\tGradients\x12K\n\x08\x45xchange\x12\x1c.psys.rpc.v1.ExchangeRequest\x1a\x1d.psys.rpc.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'psys.rpc.v1.gradients_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=1082
-  _globals['_OUTCOME']._serialized_end=1335
-  _globals['_GRANT']._serialized_start=1337
-  _globals['_GRANT']._serialized_end=1429
+  _globals['_OUTCOME']._serialized_start=1128
+  _globals['_OUTCOME']._serialized_end=1381
+  _globals['_GRANT']._serialized_start=1383
+  _globals['_GRANT']._serialized_end=1475
   _globals['_EXCHANGEREQUEST']._serialized_start=71
   _globals['_EXCHANGEREQUEST']._serialized_end=154
   _globals['_EXCHANGEREQUESTHEADER']._serialized_start=157
-  _globals['_EXCHANGEREQUESTHEADER']._serialized_end=549
-  _globals['_EXCHANGERESPONSE']._serialized_start=551
-  _globals['_EXCHANGERESPONSE']._serialized_end=636
-  _globals['_EXCHANGERESPONSEHEADER']._serialized_start=639
-  _globals['_EXCHANGERESPONSEHEADER']._serialized_end=1010
-  _globals['_SHAREDMEMORYOFFER']._serialized_start=1012
-  _globals['_SHAREDMEMORYOFFER']._serialized_end=1079
-  _globals['_GRADIENTS']._serialized_start=1431
-  _globals['_GRADIENTS']._serialized_end=1519
+  _globals['_EXCHANGEREQUESTHEADER']._serialized_end=595
+  _globals['_EXCHANGERESPONSE']._serialized_start=597
+  _globals['_EXCHANGERESPONSE']._serialized_end=682
+  _globals['_EXCHANGERESPONSEHEADER']._serialized_start=685
+  _globals['_EXCHANGERESPONSEHEADER']._serialized_end=1056
+  _globals['_SHAREDMEMORYOFFER']._serialized_start=1058
+  _globals['_SHAREDMEMORYOFFER']._serialized_end=1125
+  _globals['_GRADIENTS']._serialized_start=1477
+  _globals['_GRADIENTS']._serialized_end=1565
 # @@protoc_insertion_point(module_scope)

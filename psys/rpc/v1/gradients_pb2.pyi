@@ -55,7 +55,7 @@ class ExchangeRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[ExchangeRequestHeader, _Mapping]] = ..., bulk: _Optional[bytes] = ...) -> None: ...
 
 class ExchangeRequestHeader(_message.Message):
-    __slots__ = ("generation", "task", "member", "sequence", "base_version", "has_push", "pull_dense", "wants_grant", "tensors", "global_step", "input_batches", "examples", "least_version", "bulk_region", "reply_region")
+    __slots__ = ("generation", "task", "member", "sequence", "base_version", "has_push", "pull_dense", "wants_grant", "tensors", "global_step", "input_batches", "examples", "least_version", "known_version", "bulk_region", "reply_region")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class ExchangeRequestHeader(_message.Message):
     INPUT_BATCHES_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     LEAST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_VERSION_FIELD_NUMBER: _ClassVar[int]
     BULK_REGION_FIELD_NUMBER: _ClassVar[int]
     REPLY_REGION_FIELD_NUMBER: _ClassVar[int]
     generation: str
@@ -84,9 +85,10 @@ class ExchangeRequestHeader(_message.Message):
     input_batches: int
     examples: int
     least_version: int
+    known_version: int
     bulk_region: _tensors_pb2.MemoryRegion
     reply_region: _tensors_pb2.MemoryRegion
-    def __init__(self, generation: _Optional[str] = ..., task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ..., base_version: _Optional[int] = ..., has_push: bool = ..., pull_dense: bool = ..., wants_grant: bool = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., global_step: _Optional[int] = ..., input_batches: _Optional[int] = ..., examples: _Optional[int] = ..., least_version: _Optional[int] = ..., bulk_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ..., reply_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ...) -> None: ...
+    def __init__(self, generation: _Optional[str] = ..., task: _Optional[str] = ..., member: _Optional[int] = ..., sequence: _Optional[int] = ..., base_version: _Optional[int] = ..., has_push: bool = ..., pull_dense: bool = ..., wants_grant: bool = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., global_step: _Optional[int] = ..., input_batches: _Optional[int] = ..., examples: _Optional[int] = ..., least_version: _Optional[int] = ..., known_version: _Optional[int] = ..., bulk_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ..., reply_region: _Optional[_Union[_tensors_pb2.MemoryRegion, _Mapping]] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
     __slots__ = ("header", "bulk")
