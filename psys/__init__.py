@@ -34,6 +34,11 @@ from psys.nn.clipping import (
     global_norm,
 )
 from psys.optimizers import group
+from psys.sharding.partitioner import (
+    fixed_size_partitioner,
+    min_max_variable_partitioner,
+    variable_axis_size_partitioner,
+)
 from psys.uncaught import install as _install_excepthook
 
 __version__ = _version("psys")
@@ -50,6 +55,7 @@ __all__ = [
     "distribute",
     "estimator",
     "feature_column",
+    "fixed_size_partitioner",
     "get_variable",
     "global_norm",
     "group",
@@ -57,8 +63,10 @@ __all__ = [
     "layers",
     "losses",
     "metrics",
+    "min_max_variable_partitioner",
     "moving_average",
     "nn",
     "train",
+    "variable_axis_size_partitioner",
     "variable_scope",
 ]

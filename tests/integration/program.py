@@ -26,6 +26,13 @@ EXPORTERS = {
 }
 
 
+PLACEMENTS = {
+    "": None,
+    "round_robin": tf.distribute.RoundRobinStrategy(),
+    "greedy": tf.distribute.GreedyLoadBalancingStrategy(2, tf.distribute.byte_size_load_fn),
+}
+
+
 def main() -> None:
     options = parse()
     config = tf.estimator.RunConfig(
@@ -38,7 +45,12 @@ def main() -> None:
         linger_secs=options.linger_secs,
         evaluator_expected=True if options.expect_evaluator else None,
         train_distribute=tf.distribute.ParameterServerStrategy(
-            pipeline_depth=options.pipeline_depth, push_dtype=options.push_dtype or None
+            pipeline_depth=options.pipeline_depth,
+            push_dtype=options.push_dtype or None,
+            variable_partitioner=tf.fixed_size_partitioner(options.parts)
+            if options.parts
+            else None,
+            placement=PLACEMENTS[options.placement],
         ),
     )
     say(f"PID {os.getpid()}")
@@ -69,6 +81,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--save_steps", type=int, default=25)
     parser.add_argument("--pipeline_depth", type=int, default=0)
     parser.add_argument("--push_dtype", default="")
+    parser.add_argument("--parts", type=int, default=0, help="of each variable; 0: as it comes")
+    parser.add_argument("--placement", default="", choices=sorted(PLACEMENTS))
     parser.add_argument("--keep_max", type=int, default=0)
     parser.add_argument("--recover_secs", type=float, default=60)
     parser.add_argument("--start_timeout_secs", type=float, default=60)
