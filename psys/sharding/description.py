@@ -60,7 +60,7 @@ def describe(
     if len(shown) < len(variables):
         left_bytes = _nbytes(plan) - sum(_nbytes(slices) for _, slices in shown)
         count = len(variables) - len(shown)
-        yield f"and {count} smaller variables, {left_bytes:,} bytes together"
+        yield f"and {count} smaller, {left_bytes:,} bytes together"
     yield ""
     mean_bytes = _nbytes(plan) / len(holders)
     held = [[one for one in plan if one.shard == shard] for shard in range(len(holders))]
