@@ -168,6 +168,7 @@ ODD = {
     "no role": [frame(bytes(16), tensors=[tensor(4, role=0)])],
     "no initializer": [frame(initializer_json="")],
     "an unknown initializer": [frame(initializer_json='{"kind": "os.system"}')],
+    "an initializer without a name": [frame(initializer_json='{"kind": ["constant"]}')],
     "an argument too many": [frame(initializer_json='{"kind": "constant", "x": 1}')],
     "no object": [frame(optimizer_json="[1]")],
     "no JSON": [frame(optimizer_json="{")],
