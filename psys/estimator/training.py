@@ -275,8 +275,10 @@ class TrainingRun:
         """Say once which rows of which variable are where, of a large model the main part."""
         settings = self._membership.settings
         there = settings.job.ps or (settings.task if settings.shard_addresses else "this process",)
-        lines = describe(parameters.planned, there, PLAN_VARIABLES)
-        logger.info("The plan:\n%s", "\n".join(f"  {line}" for line in lines if line))
+        logger.info("The plan:")
+        for line in describe(parameters.planned, there, PLAN_VARIABLES):
+            if line:
+                logger.info("  %s", line)
 
     def _start_chief(self, specs: Any, seed: int, shard_map: ShardMap) -> None:
         config, settings = self._config, self._membership.settings

@@ -91,7 +91,7 @@ def test_the_plan_is_said_once_and_shown_by_the_lead_whoever_restarts(
         rows = ", ".join(rf"\d+-\d+ on ps:{shard}" for shard in shards)
         line = rf"{re.escape(name)} +{ROWS[name] * ROW_BYTES[name]:,} +{rows}"
         assert re.search(rf"^{line}$", table, re.MULTILINE)
-        assert re.search(rf"^  {line}$", logged, re.MULTILINE)
+        assert re.search(rf"^[\d:]+   {line}$", logged, re.MULTILINE)
     assert re.search(r"^ps:1 +\d +[\d,]+ +\d+ %$", table, re.MULTILINE)
 
     roles[lost].kill()
@@ -121,7 +121,7 @@ def test_a_chief_without_ps_shows_its_own_shard(make_cluster: MakeCluster, tmp_p
     opened.touch()
     finished(*roles.values())
     said_once(roles["chief:0"])
-    roles["chief:0"].saw(r"^  weights +96 +0-8 on chief$")
+    roles["chief:0"].saw(r"^[\d:]+   weights +96 +0-8 on chief$")
 
 
 def test_training_on_one_machine_says_the_plan_once(
@@ -131,7 +131,7 @@ def test_training_on_one_machine_says_the_plan_once(
     alone = cluster.start("chief", "--max_steps", 30, tf_config="{}")
     finished(alone)
     said_once(alone)
-    alone.saw(r"^  weights +96 +0-8 on this process$")
+    alone.saw(r"^[\d:]+   weights +96 +0-8 on this process$")
 
 
 def test_psys_run_shows_the_plan_in_the_chiefs_lines(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_psys_run_shows_the_plan_in_the_chiefs_lines(tmp_path: Path) -> None:
     assert len(plans) == 1
     assert plans[0].startswith("[chief] ")
     rows = r"0-\d+ on ps:0, \d+-512 on ps:1"
-    assert re.search(rf"^\[chief\]   {TABLE} +4,096 +{rows}$", done.stdout, re.MULTILINE)
-    assert re.search(r"^\[chief\]   ps:1 +\d +[\d,]+ +\d+ %$", done.stdout, re.MULTILINE)
+    assert re.search(rf"^\[chief\] [\d:]+   {TABLE} +4,096 +{rows}$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\[chief\] [\d:]+   ps:1 +\d +[\d,]+ +\d+ %$", done.stdout, re.MULTILINE)
 
 
 # ---------------------------------------------------------------- partitioner and placement
