@@ -28,6 +28,11 @@ from psys.nn.clipping import (
     global_norm,
 )
 from psys.optimizers import group
+from psys.sharding.partitioner import (
+    fixed_size_partitioner,
+    min_max_variable_partitioner,
+    variable_axis_size_partitioner,
+)
 from psys.uncaught import install as _install_excepthook
 
 __version__ = _version("psys")
@@ -44,6 +49,7 @@ __all__ = [
     "distribute",
     "estimator",
     "feature_column",
+    "fixed_size_partitioner",
     "get_variable",
     "global_norm",
     "group",
@@ -51,8 +57,10 @@ __all__ = [
     "layers",
     "losses",
     "metrics",
+    "min_max_variable_partitioner",
     "moving_average",
     "nn",
     "train",
+    "variable_axis_size_partitioner",
     "variable_scope",
 ]

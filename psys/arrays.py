@@ -5,7 +5,7 @@ Pure data over numpy. Nothing here reads a file, opens a socket or starts a thre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,29 @@ class VariableSpec:
     def nbytes(self) -> int:
         """The size of the value in bytes, without slots."""
         return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class PlannedSlice:
+    """Rows ``[start, stop)`` of a variable and the shard that holds them, for people to see.
+
+    Attributes:
+        variable: its name.
+        start: first row.
+        stop: one past the last row.
+        shard: the number of the shard.
+        nbytes: the size of the values in bytes, without slots.
+    """
+
+    variable: str
+    start: int
+    stop: int
+    shard: int
+    nbytes: int
+
+
+Plan = Sequence[PlannedSlice]
+"""Every slice of a model, by variable name, then start."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from psys.arrays import Plan
 from psys.attendance import Attendance, LeadLink
 from psys.errors import Fenced, GenerationChanged, ShardTimeout, ShardUnavailable
 from psys.ps.job import Job
@@ -67,6 +68,7 @@ class NodeHost:
         write_shard: WriteShard,
         job: Job | None = None,
         keep_verdict: Callable[[Verdict, str], None] | None = None,
+        prepare: Callable[[Sequence[LoadedSlice]], None] = prepare,
     ) -> None:
         """Start the clock.
 
@@ -75,10 +77,12 @@ class NodeHost:
             write_shard: writes a cut to disk; its exception fails the save.
             job: given where the lead lives here.
             keep_verdict: puts a verdict, and the job run's id, on disk before anyone is told.
+            prepare: gets slices ready to be loaded; its PsysError refuses them.
         """
         self._node = Node(index, new_id, job)
         self._write_shard = write_shard
         self._keep_verdict = keep_verdict
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._waiting: dict[Caller, queue.SimpleQueue[ExchangeReply | None]] = {}
@@ -179,11 +183,11 @@ class NodeHost:
                 )
         self._check_number(member, chief)
 
-    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
+    def load(self, generation: str, slices: Sequence[LoadedSlice], plan: Plan = ()) -> None:
         """Put the shard's slices in place; see ``Shard.load``."""
-        prepare(slices)  # not under the lock: leases are renewed meanwhile
+        self._prepare(slices)  # not under the lock: leases are renewed meanwhile
         with self._lock:
-            self._deliver(self._node.load(generation, slices, time.monotonic()))
+            self._deliver(self._node.load(generation, slices, time.monotonic(), plan))
 
     def check_chief(self, generation: str, member: int) -> None:
         """Check that a request about files comes from the chief of the live generation.
@@ -424,10 +428,12 @@ class LocalShard(Shard):
         self._host = host
         self._request: ExchangeRequest | None = None
 
-    def load(self, generation: str, member: int, slices: Sequence[LoadedSlice]) -> None:
+    def load(
+        self, generation: str, member: int, slices: Sequence[LoadedSlice], plan: Plan = ()
+    ) -> None:
         """Put all slices in place; see ``Shard.load``."""
         self._host.check_load(generation, member)
-        self._host.load(generation, slices)
+        self._host.load(generation, slices, plan)
 
     def keep_manifest(self, generation: str, member: int, manifest_json: str) -> None:
         """Do nothing: this shard's files lie where the chief commits."""

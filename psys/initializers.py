@@ -193,7 +193,7 @@ def from_config(config: Mapping[str, Any]) -> Initializer:
     """
     arguments = dict(config)
     kind = arguments.pop("kind", None)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ModelError(f"Unknown initializer {kind!r}; known: {sorted(_KINDS)}.")
     try:
         return _KINDS[kind](**arguments)

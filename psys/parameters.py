@@ -16,7 +16,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
+from psys.arrays import (
+    DTYPES,
+    Array,
+    Gradient,
+    IndexedSlices,
+    Plan,
+    VariableSpec,
+    all_finite,
+)
 from psys.errors import (
     ClusterError,
     Fenced,
@@ -28,7 +36,7 @@ from psys.errors import (
 from psys.ps.dense_cache import DenseCache
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Grant, Outcome, TaskName
 from psys.ps.shard import LoadedSlice, Shard
-from psys.sharding import Positions, ShardMap, plan
+from psys.sharding import Positions, ShardMap, plan, planned_slices
 
 logger = logging.getLogger("psys")
 
@@ -107,18 +115,22 @@ class Parameters:
         shards: Sequence[Shard],
         retry_secs: float,
         check: Callable[[Place], None] | None = None,
+        *,
+        shard_map: ShardMap | None = None,
     ) -> None:
-        """Plan where everything is; nothing is sent.
+        """Note where everything is; nothing is sent.
 
         Args:
             specs: the model, by variable name.
             shards: in the order of the ps list; the first is the lead's.
             retry_secs: how long an exchange is tried again while a ps cannot be reached.
             check: called before each new try; raises to give up.
+            shard_map: where everything is; None plans it evenly.
         """
         self.specs = dict(specs)
         self.shards = tuple(shards)
-        self.shard_map: ShardMap = plan(list(specs.values()), len(self.shards))
+        self.shard_map = shard_map or plan(list(specs.values()), len(self.shards))
+        """Which rows of which variable are on which shard."""
         self._retry_secs = retry_secs
         self.check = check
         """Called before each new try; raises to give up."""
@@ -161,7 +173,14 @@ class Parameters:
                     slice_for(self.specs[one.variable], one.start, one.stop)
                     for one in self.shard_map.on(index)
                 ],
+                # The lead's shard is told where all others are too, for people to see.
+                self.planned if index == 0 else (),
             )
+
+    @property
+    def planned(self) -> Plan:
+        """Every slice of the model, with its size, by variable name."""
+        return planned_slices(self.shard_map, self.specs)
 
     # ------------------------------------------------------------ the step
 
@@ -425,18 +444,6 @@ class Parameters:
         for shard, (at, _) in parts.items():
             rows[at] = replies[shard].rows[name]
         return rows
-
-    def describe_plan(self) -> str:
-        """Return where everything is, one line for each ps."""
-        lines = []
-        for index in range(len(self.shards)):
-            slices = self.shard_map.on(index)
-            size = sum(
-                self.specs[one.variable].nbytes * one.rows // max(self.specs[one.variable].rows, 1)
-                for one in slices
-            )
-            lines.append(f"ps:{index} holds {len(slices)} slices, {size / 2**20:.2f} MiB")
-        return "; ".join(lines)
 
     def close(self) -> None:
         """Give up all connections."""

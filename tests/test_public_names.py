@@ -10,11 +10,13 @@ import pytest
 NAMES = {
     "psys": """
         __version__ clip_by_average_norm clip_by_global_norm clip_by_norm clip_by_value counter
-        distribute estimator feature_column get_variable global_norm group initializers layers
-        losses metrics moving_average nn train variable_scope
+        distribute estimator feature_column fixed_size_partitioner get_variable global_norm group
+        initializers layers losses metrics min_max_variable_partitioner moving_average nn train
+        variable_axis_size_partitioner variable_scope
     """,
     "psys.distribute": """
-        ParameterServerStrategy
+        GreedyLoadBalancingStrategy ParameterServerStrategy Part Partitioner Placement
+        RoundRobinStrategy byte_size_load_fn
     """,
     "psys.estimator": """
         DNNClassifier DNNEstimator DNNLinearCombinedClassifier DNNLinearCombinedEstimator
@@ -73,7 +75,7 @@ NAMES = {
         ProximalGradientDescentOptimizer RMSPropOptimizer Sum TrainOp from_config get group
     """,
     "psys.sharding": """
-        ShardMap Slice plan
+        ShardMap Slice describe plan planned_slices
     """,
     "psys.checkpoint": """
         CHECKPOINTS CheckpointReader Fault FileInfo FileStorage MANIFEST Manifest

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from psys.checkpoint.manifest import Manifest, load_all
 from psys.checkpoint.storage import FileStorage
-from psys.cli.table import format_table
 from psys.environment import job_token
 from psys.errors import ConfigError
 from psys.ps.messages import CheckpointEntry
 from psys.rpc.remote_catalog import list_checkpoints
+from psys.table import format_table
 
 _ADDRESS = re.compile(r"[^/\s]+:\d{1,5}")
 _HEADER = ("STEP", "ID", "AGE", "SIZE", "FINAL", "PATH")

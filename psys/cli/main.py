@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from psys import __version__
-from psys.cli import checkpoints, health, run, status
+from psys.cli import checkpoints, health, ps, run, status
 from psys.errors import ConfigError, PsysError
 
 
@@ -46,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     run.add_parser(commands)
+    ps.add_parser(commands)
     checkpoints.add_parser(commands)
     status.add_parser(commands)
     health.add_parser(commands)

@@ -7,9 +7,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from psys.cli.table import format_table
+from psys.arrays import PlannedSlice
 from psys.environment import job_token
 from psys.rpc.remote_cluster import fetch_status
+from psys.sharding import describe
+from psys.table import format_table
 
 _TASKS = ("TASK", "STANDING", "PHASE", "MEMBER")
 _CHECKPOINTS = ("STEP", "ID", "PATH")
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def format_status(status: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines: how far the job is, its tasks, its checkpoints."""
+    """Yield the lines: how far the job is, its tasks, what is on which ps, its checkpoints."""
     steps = f"{status['global_step']}"
     if status["max_steps"]:
         steps += f" of {status['max_steps']}"
@@ -58,6 +60,13 @@ def format_status(status: Mapping[str, Any]) -> Iterator[str]:
     tasks = sorted(status["tasks"], key=lambda one: _place(one["task"]))
     yield from format_table([_TASKS, *(_task_row(one) for one in tasks)])
     yield ""
+    if status["plan"]:
+        plan = [
+            PlannedSlice(one["variable"], one["start"], one["stop"], one["shard"], one["bytes"])
+            for one in status["plan"]
+        ]
+        yield from describe(plan, status["holders"])
+        yield ""
     checkpoints = status["checkpoints"]
     if not checkpoints:
         yield "no checkpoints"

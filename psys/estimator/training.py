@@ -20,6 +20,7 @@ from psys.estimator.run_config import RunConfig
 from psys.parameters import Parameters
 from psys.ps.messages import CheckpointEntry, Consistency, Directive, JobPhase, TaskPhase
 from psys.ps.roster import LEASE_SECS
+from psys.sharding import ShardMap, describe, plan
 from psys.summary.writer import SummaryWriter
 from psys.train.builtin_hooks import (
     LISTENER_STOPS,
@@ -44,6 +45,9 @@ from psys.train.sync_replicas import policy_of
 from psys.train.trainer import Trainer
 
 logger = logging.getLogger("psys")
+
+PLAN_VARIABLES = 40
+"""Of a model with more variables the log shows the largest; `psys status` shows all."""
 
 CallModelFn = Callable[[Any, Any, str], EstimatorSpec]
 
@@ -127,15 +131,25 @@ class TrainingRun:
         # Longer than the lead waits for a ps: it is the lead that says how that wait ends.
         retry_secs = config.recover_secs + LEASE_SECS
         shards = self._membership.shards(config.strategy.push_dtype)
-        parameters = Parameters(model.specs, shards, retry_secs)
+        strategy = config.strategy
+        shard_map = plan(
+            list(model.specs.values()),
+            len(shards),
+            strategy.variable_partitioner,
+            strategy.placement,
+        )
+        parameters = Parameters(model.specs, shards, retry_secs, shard_map=shard_map)
         self._parameters = parameters
         policy = policy_of(config.strategy, model.replicas_to_aggregate)
         parameters.same_version = policy.consistency is Consistency.SYNC
         # Before the model is loaded: the lead seals it under the chief's policy.
-        self._attendance.update(model_digest=model.digest, policy=policy)
+        self._attendance.update(
+            model_digest=model.digest, policy=policy, plan_digest=shard_map.digest
+        )
         if self._membership.is_chief:
             logger.info("The model has %s.", model.describe())
-            self._start_chief(model.specs, seed)
+            self._say_plan(parameters)
+            self._start_chief(model.specs, seed, shard_map)
         trainer = Trainer(self._attendance, parameters)
         parameters.check = trainer.check
         assert isinstance(built, EstimatorSpec)
@@ -257,9 +271,19 @@ class TrainingRun:
     def _call_model(self, features: Any, labels: Any) -> EstimatorSpec:
         return self._call_model_fn(features, labels, ModeKeys.TRAIN)
 
-    def _start_chief(self, specs: Any, seed: int) -> None:
+    def _say_plan(self, parameters: Parameters) -> None:
+        """Say once which rows of which variable are where, of a large model the main part."""
+        settings = self._membership.settings
+        there = settings.job.ps or (settings.task if settings.shard_addresses else "this process",)
+        logger.info("The plan:")
+        for line in describe(parameters.planned, there, PLAN_VARIABLES):
+            if line:
+                logger.info("  %s", line)
+
+    def _start_chief(self, specs: Any, seed: int, shard_map: ShardMap) -> None:
         config, settings = self._config, self._membership.settings
-        parameters = Parameters(specs, self._membership.shards(), config.recover_secs)
+        shards = self._membership.shards()
+        parameters = Parameters(specs, shards, config.recover_secs, shard_map=shard_map)
         self.control = ChiefControl(
             self._attendance,
             parameters,

@@ -20,9 +20,9 @@ import numpy as np
 from psys import running
 from psys.arrays import Array, Gradient
 from psys.errors import ConfigError, ModelError
+from psys.optimizers import schedules
 from psys.optimizers.rows import check_rows, check_same_shape, gather, is_run, row_blocks, scatter
 from psys.optimizers.schedules import LearningRateSchedule, checked_learning_rate
-from psys.optimizers.schedules import from_config as schedule_from_config
 from psys.optimizers.train_op import Minimization, TrainOp, Transform, group
 
 __all__ = ["Minimization", "Optimizer", "TrainOp", "from_config", "get", "group"]
@@ -348,6 +348,20 @@ def _register(cls: type[Optimizer]) -> None:
     _KINDS[cls.kind] = cls
 
 
+def unknown_in(config: Mapping[str, Any]) -> str:
+    """Return which optimizer or schedule of a description this process lacks, '' for neither.
+
+    Only names are looked at, among the classes that are defined here already.
+    """
+    kind = config.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        return f"optimizer {kind!r}"
+    rate = config.get("learning_rate")
+    if isinstance(rate, Mapping) and not schedules.knows(rate):
+        return f"learning rate schedule {rate.get('schedule')!r}"
+    return ""
+
+
 def from_config(config: Mapping[str, Any]) -> Optimizer:
     """Return the optimizer that ``to_config`` described.
 
@@ -357,7 +371,7 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
     """
     given = dict(config)
     kind = given.pop("kind", None)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ModelError(
             f"Unknown optimizer {kind!r}; known: {sorted(_KINDS)}. An optimizer of one's own must "
             "be defined where every ps of the job can see it: in the script all of them run."
@@ -366,7 +380,7 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
     if foreign:
         raise ModelError(f"Optimizer {kind!r} has no argument {', '.join(foreign)}.")
     if isinstance(given.get("learning_rate"), Mapping):
-        given["learning_rate"] = schedule_from_config(given["learning_rate"])
+        given["learning_rate"] = schedules.from_config(given["learning_rate"])
     try:
         return _KINDS[kind](**given)
     except TypeError as error:

@@ -94,6 +94,12 @@ class LearningRateSchedule(ABC):
         object.__setattr__(self, name, bool(given))
 
 
+def knows(config: Mapping[str, Any]) -> bool:
+    """Return whether this process has the schedule that ``to_config`` described."""
+    kind = config.get("schedule")
+    return isinstance(kind, str) and kind in _KINDS
+
+
 def from_config(config: Mapping[str, Any]) -> LearningRateSchedule:
     """Return the schedule that ``to_config`` described.
 
@@ -103,7 +109,7 @@ def from_config(config: Mapping[str, Any]) -> LearningRateSchedule:
     """
     given = dict(config)
     kind = given.pop("schedule", None)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ModelError(
             f"Unknown learning rate schedule {kind!r}; known: {sorted(_KINDS)}. A schedule of "
             "one's own must be defined where every ps of the job can see it: in the script all "

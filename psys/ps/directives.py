@@ -47,7 +47,8 @@ def directive_to(lead: Lead, instance: Instance, pushes: PushCounts = NO_PUSHES)
         )
     # A trainer whose variables are not known yet may turn out not to belong here.
     unknown = task in lead.job.trainers and not member.report.model_digest
-    if unknown and lead.chief_digest():
+    chief = lead.chief_report()
+    if unknown and chief is not None and chief.model_digest:
         base = replace(base, generation="")
     return replace(
         base,

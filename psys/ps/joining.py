@@ -18,8 +18,7 @@ def objection(
     job_id: str,
     cluster_digest: str,
     listed: Sequence[TaskName],
-    chief_digest: str,
-    chief_policy: Policy | None = None,
+    chief: Report | None,
 ) -> str:
     """Return why a process does not belong to this job, '' if it does.
 
@@ -28,8 +27,7 @@ def objection(
         job_id: the run the lead serves, '' if that is not settled.
         cluster_digest: of the lead's ps list.
         listed: the tasks of the lead's cluster.
-        chief_digest: of the chief's variables, '' if it has not built its model.
-        chief_policy: of the chief, None if it has not built its model.
+        chief: what the chief says, None if there is none.
     """
     if report.protocol_version != PROTOCOL_VERSION:
         return (
@@ -49,18 +47,33 @@ def objection(
         )
     if report.task not in listed:
         return f"{report.task} is not listed in the lead's cluster."
-    if report.task != "chief" and chief_digest and report.model_digest not in ("", chief_digest):
+    return "" if chief is None or report.task == "chief" else _other_model(report, chief)
+
+
+def _other_model(report: Report, chief: Report) -> str:
+    """Return how a trainer's model is not the chief's, '' as far as that is not known."""
+    if _differ(report.model_digest, chief.model_digest):
         return (
             f"{report.task} builds other variables than the chief: run the same program "
             "with the same arguments on every task."
         )
-    given = report.policy
-    if report.task != "chief" and chief_policy is not None and given not in (None, chief_policy):
+    if _differ(report.plan_digest, chief.plan_digest):
         return (
-            f"{report.task} trains with {given}, the chief with {chief_policy}: give every "
+            f"{report.task} looks for variables on other ps than the chief puts them on: give "
+            "every task the same ParameterServerStrategy(variable_partitioner=, placement=), and "
+            "see that both answer alike on every task."
+        )
+    if _differ(report.policy, chief.policy):
+        return (
+            f"{report.task} trains with {report.policy}, the chief with {chief.policy}: give every "
             "task the same ParameterServerStrategy, or the same SyncReplicasOptimizer."
         )
     return ""
+
+
+def _differ(one: str | Policy | None, other: str | Policy | None) -> bool:
+    """Return whether both are known and not the same."""
+    return bool(one) and bool(other) and one != other
 
 
 def settle(reports: Sequence[Report], ended: EndedRun | None, new_id: Callable[[], str]) -> str:

@@ -11,6 +11,7 @@ import enum
 import math
 from collections.abc import Callable
 
+from psys.arrays import Plan
 from psys.ps.endings import Ending, Waits, inputs_ended, overdue
 from psys.ps.grants import Grants
 from psys.ps.job import Job
@@ -21,7 +22,6 @@ from psys.ps.messages import (
     Fences,
     Grant,
     JobPhase,
-    Policy,
     Report,
     ShardFacts,
     ShardOrders,
@@ -82,7 +82,10 @@ class Lead:
         """The run each process says it takes part in."""
         self._refused: dict[TaskName, int] = {}
         self._chief_instance: Instance | None = None
-        self._digest_checked = ""
+        self._digests_checked = ("", "")
+        self.plan: Plan = ()
+        """What is on which shard, as the chief said when it last loaded the model."""
+        self._plan_digest = ""
         self.lost_step = 0
         """The global step reached before the last roll-back."""
 
@@ -150,19 +153,13 @@ class Lead:
             job_id=self.job_id,
             cluster_digest=self.job.cluster_digest,
             listed=(*self.job.trainers, *self.job.ps, "evaluator"),
-            chief_digest=self.chief_digest(),
-            chief_policy=self._chief_policy(),
+            chief=self.chief_report(),
         )
 
-    def chief_digest(self) -> str:
-        """Return what the chief says of its variables, '' before it has built the model."""
+    def chief_report(self) -> Report | None:
+        """Return what the chief, live or lost, has said last; None before it was seen."""
         chief = self.roster.members.get("chief")
-        return chief.report.model_digest if chief is not None else ""
-
-    def _chief_policy(self) -> Policy | None:
-        """Return what the chief says of its policy, None before it has built the model."""
-        chief = self.roster.members.get("chief")
-        return chief.report.policy if chief is not None else None
+        return chief.report if chief is not None else None
 
     # ------------------------------------------------------------ deciding
 
@@ -236,8 +233,9 @@ class Lead:
             self.grants.resume()  # an earlier chief's reason to stop does not bind this one
             if self._model in (_Model.PREPARING, _Model.INITIALIZING, _Model.SEALING):
                 self._end_generation()
-        if chief.report.model_digest != self._digest_checked:
-            self._digest_checked = chief.report.model_digest
+        digests = (chief.report.model_digest, chief.report.plan_digest)
+        if digests != self._digests_checked:
+            self._digests_checked = digests
             self._object_again(now)
         self.grants.max_steps = facts.max_steps
         self.catalog = facts.committed
@@ -313,8 +311,7 @@ class Lead:
             return
         facts = self.shard_facts()
         if self._model is _Model.NONE:
-            chief = self.roster.get("chief")
-            if chief is not None and len(facts) == self.job.num_shards:
+            if self.roster.get("chief") is not None and len(facts) == self.job.num_shards:
                 self._settle_run(now)
                 if self.ending.verdict or len(self.shard_facts()) < self.job.num_shards:
                     return  # this run has ended, or a ps turned out to belong to another
@@ -330,8 +327,12 @@ class Lead:
             return
         if len(facts) < self.job.num_shards:
             return
-        if self.live and self._chief_policy() not in (None, self.pace.policy):
-            self._end_generation()  # a chief that was restarted trains otherwise
+        member = self.roster.get("chief")
+        chief = member.report if member is not None else None
+        sealed = (self.pace.policy, self._plan_digest)
+        said = (chief.policy, chief.plan_digest) if chief is not None else (None, "")
+        if self.live and said[0] is not None and said != sealed:
+            self._end_generation()  # a chief that was restarted trains or spreads otherwise
             self._advance_model(now)
             return
         phases = {one.phase for one in facts.values() if one.generation == self.generation}
@@ -339,11 +340,10 @@ class Lead:
         if self._model is _Model.PREPARING and arrived:
             self._model = _Model.INITIALIZING
         if self._model is _Model.INITIALIZING and phases == {ShardPhase.LOADED}:
-            chief = self.roster.get("chief")
-            loaded = chief.report.chief if chief is not None else None
-            if loaded is not None and loaded.loaded == self.generation:
-                self._model = _Model.SEALING
-                self.pace.begin(self._chief_policy() or ASYNC)
+            loaded = chief.chief if chief is not None else None
+            if chief is not None and loaded is not None and loaded.loaded == self.generation:
+                self._model, self._plan_digest = _Model.SEALING, chief.plan_digest
+                self.pace.begin(chief.policy or ASYNC)
                 self.grants.begin(loaded.loaded_step, self.pace.sync)
                 self.saving.earlier_examples = loaded.loaded_examples
         if self._model is _Model.SEALING and phases == {ShardPhase.LIVE}:

@@ -330,6 +330,7 @@ class Report:
         reason: for FAILED and LEFT.
         heard_verdict: it knows the verdict and is about to end.
         policy: from a trainer, together with ``model_digest``; the chief's is the job's.
+        plan_digest: likewise, of which rows of which variable are on which shard.
         shard: from a ps.
         chief: from the chief.
         evaluator: from the evaluator.
@@ -348,6 +349,7 @@ class Report:
     reason: str = ""
     heard_verdict: bool = False
     policy: Policy | None = None
+    plan_digest: str = ""
     shard: ShardFacts | None = None
     chief: ChiefFacts | None = None
     evaluator: EvaluatorFacts | None = None

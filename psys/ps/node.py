@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from psys.arrays import Plan
+from psys.errors import ModelError
 from psys.ps.directives import directive_to
 from psys.ps.job import Job
 from psys.ps.lead import Lead
@@ -133,9 +135,23 @@ class Node:
 
     # ------------------------------------------------------------ the chief's load
 
-    def load(self, generation: str, slices: Sequence[LoadedSlice], now: float) -> _Replies:
-        """Put the shard's slices in place; see ``MemoryShard.load`` for errors."""
+    def load(
+        self, generation: str, slices: Sequence[LoadedSlice], now: float, plan: Plan = ()
+    ) -> _Replies:
+        """Put the shard's slices in place, and note what is on the others.
+
+        Raises:
+            ModelError: if the slices are not those that the plan has for this shard.
+            PsysError: see ``MemoryShard.load``.
+        """
+        mine = {(s.variable, s.start, s.stop) for s in plan if s.shard == self.shard.index}
+        if plan and mine != {(one.spec.name, one.start, one.stop) for one in slices}:
+            raise ModelError(f"ps:{self.shard.index} was sent other slices than the plan has here.")
+        if self.lead is not None and any(s.shard >= self.lead.job.num_shards for s in plan):
+            raise ModelError(f"The plan is for more shards than {self.lead.job.num_shards}.")
         self.shard.load(generation, slices)
+        if self.lead is not None:
+            self.lead.plan = tuple(plan)
         return self._settle(now)
 
     # ------------------------------------------------------------ saving

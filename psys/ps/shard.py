@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from psys.arrays import Array, VariableSpec
+from psys.arrays import Array, Plan, VariableSpec
 from psys.ps.messages import ExchangeReply, ExchangeRequest
 
 
@@ -48,18 +48,21 @@ class Shard(ABC):
     reply_limit_bytes: int = sys.maxsize
 
     @abstractmethod
-    def load(self, generation: str, member: int, slices: Sequence[LoadedSlice]) -> None:
+    def load(
+        self, generation: str, member: int, slices: Sequence[LoadedSlice], plan: Plan = ()
+    ) -> None:
         """Put all slices of the shard in place.
 
         Args:
             generation: as the lead ordered it.
             member: the chief's member number.
             slices: all there are on this shard.
+            plan: the slices of all shards, for the lead's shard: what people are shown.
 
         Raises:
             GenerationChanged: if the lead has not ordered this generation to be loaded.
             Fenced: if ``member`` is not the chief's.
-            ModelError: if a slice does not fit its own spec.
+            ModelError: if a slice does not fit its own spec, or the slices are not the plan's.
             ShardUnavailable: if the ps cannot be reached.
         """
 

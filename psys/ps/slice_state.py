@@ -222,3 +222,21 @@ def prepare(slices: Sequence[LoadedSlice]) -> None:
     for spec in wanted.values():
         kernels.prepare_push(spec.dtype)  # whatever applies it, a numpy update of the user's too
         optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)
+
+
+def prepare_without_script(slices: Sequence[LoadedSlice]) -> None:
+    """Prepare as ``prepare`` does, on a ps that runs no program: refuse what one would define.
+
+    Raises:
+        ModelError: if an optimizer or a schedule is not psys's own.
+    """
+    for one in slices:
+        if one.spec.optimizer is None:
+            continue
+        if unknown := optimizers.unknown_in(one.spec.optimizer):
+            raise ModelError(
+                f"The {unknown} of variable {one.spec.name!r} is not one of psys's own, and this "
+                "ps was started by `psys ps`, without the program that defines it. Start every ps "
+                "with the program itself, under the same TF_CONFIG, or use one of psys's own."
+            )
+    prepare(slices)

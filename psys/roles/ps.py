@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 
 from psys.errors import JobFailed
 from psys.estimator.run_config import RunConfig
@@ -34,17 +35,24 @@ SIGTERM_PATIENCE_SECS = 8.0
 LOOK_SECS = 0.25
 
 
-def run(config: RunConfig, max_steps: int | None) -> None:
+def run(config: RunConfig, max_steps: int | None, without_script: bool = False) -> None:
     """Be a ps of the cluster TF_CONFIG names, until the job has ended.
+
+    Args:
+        config: which task of which cluster, where its files go, and how long it waits.
+        max_steps: of the job, where it is known.
+        without_script: whether this process does not run the job's program, and so knows none of
+            its optimizers and schedules.
 
     Raises:
         SystemExit: 1 if the job failed, 143 after SIGTERM.
         ConfigError: if the address cannot be bound.
     """
     leaving = threading.Event()
+    settings = replace(settings_of(config), without_script=without_script)
     with (
         on_sigterm(leaving.set),
-        member_of(settings_of(config), leaving.is_set) as membership,
+        member_of(settings, leaving.is_set) as membership,
     ):
         logger.info(
             "%s listens on %s.",

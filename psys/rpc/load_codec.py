@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from psys import initializers
-from psys.arrays import DTYPES, Array, VariableSpec
+from psys.arrays import DTYPES, Array, Plan, PlannedSlice, VariableSpec
 from psys.errors import ModelError
 from psys.ps.shard import LoadedSlice
+from psys.rpc import wire
 from psys.rpc.frames import (
     Incoming,
     Named,
@@ -23,6 +24,7 @@ from psys.rpc.frames import (
     write_frames,
 )
 from psys.rpc.v1 import shard_pb2, tensors_pb2
+from psys.sharding import ShardMap, Slice
 
 LOAD_SLICES = "/psys.rpc.v1.Shards/LoadSlices"
 """The call whose frames these are."""
@@ -30,11 +32,30 @@ LOAD_SLICES = "/psys.rpc.v1.Shards/LoadSlices"
 _SENDER = "A load"
 
 
-def encode_load(generation: str, member: int, slices: Sequence[LoadedSlice]) -> Iterator[bytes]:
-    """Yield the frames by which the chief, number ``member``, puts ``slices`` into a shard."""
+class Load(NamedTuple):
+    """What a load brought: the slices of one shard, and for the lead's the plan of all."""
+
+    generation: str
+    slices: Sequence[LoadedSlice]
+    plan: Plan
+
+
+def encode_load(
+    generation: str, member: int, slices: Sequence[LoadedSlice], plan: Plan = ()
+) -> Iterator[bytes]:
+    """Yield the frames by which the chief puts slices into a shard.
+
+    Args:
+        generation: as the lead ordered it.
+        member: the chief's member number.
+        slices: of the shard.
+        plan: of all shards, where the receiver is the lead's.
+    """
+    planned = [wire.fill(shard_pb2.PlannedSlice(), one) for one in plan]
     if not slices:
-        yield from write_frames(shard_pb2.SliceHeader(generation=generation, member=member), ())
-    for one in slices:
+        header = shard_pb2.SliceHeader(generation=generation, member=member, plan=planned)
+        yield from write_frames(header, ())
+    for number, one in enumerate(slices):
         tensors: list[Named] = []
         if one.value is not None:
             tensors.append((one.spec.name, tensors_pb2.TENSOR_ROLE_VALUE, one.value))
@@ -56,14 +77,13 @@ def encode_load(generation: str, member: int, slices: Sequence[LoadedSlice]) -> 
             seed=one.seed,
             tensors=describe(tensors),
             scalars=dict(one.scalars),
+            plan=planned if number == 0 else (),
         )
         yield from write_frames(header, tensors)
 
 
-def decode_load(
-    frames: Iterator[bytes], check: Callable[[str, int], None]
-) -> tuple[str, list[LoadedSlice]]:
-    """Return generation and slices of a load.
+def decode_load(frames: Iterator[bytes], check: Callable[[str, int], None]) -> Load:
+    """Return what a load brought.
 
     Args:
         frames: of the whole stream.
@@ -74,6 +94,7 @@ def decode_load(
         ModelError: if it is not well formed, or larger than this machine's memory.
     """
     announced: tuple[str, int, int] | None = None
+    plan: Plan = ()
     slices: dict[str, LoadedSlice] = {}
     room_bytes = memory_bytes()
     for frame in frames:
@@ -82,6 +103,7 @@ def decode_load(
         if announced is None:
             check(header.generation, header.member)
             announced = header.generation, header.member, header.slices
+            plan = _decode_plan(header)
         same = announced == (header.generation, header.member, header.slices)
         if not same or len(slices) >= max(announced[2], 1):
             raise ModelError("A load's slices do not belong together.")
@@ -95,7 +117,16 @@ def decode_load(
     generation, _, expected = announced or ("", 0, 0)
     if announced is None or len(slices) != expected:
         raise ModelError(f"A load sent {len(slices)} of the {expected} slices it announced.")
-    return generation, list(slices.values())
+    return Load(generation, list(slices.values()), plan)
+
+
+def _decode_plan(header: shard_pb2.SliceHeader) -> Plan:
+    """Return the plan a load carries: every row of every variable once, or none at all."""
+    plan = tuple(wire.read(one, PlannedSlice) for one in header.plan)
+    if plan:
+        slices = tuple(Slice(one.variable, one.start, one.stop, one.shard) for one in plan)
+        ShardMap(1 + max(one.shard for one in plan), slices)
+    return plan
 
 
 def _decode_slice(

@@ -162,4 +162,15 @@ def fetch_status(address: str, token: str | None = None) -> dict[str, Any]:
             {"checkpoint_id": one.checkpoint_id, "global_step": one.global_step, "path": one.path}
             for one in status.checkpoints
         ],
+        "plan": [
+            {
+                "variable": one.variable,
+                "start": one.start,
+                "stop": one.stop,
+                "shard": one.shard,
+                "bytes": one.nbytes,
+            }
+            for one in status.plan
+        ],
+        "holders": list(status.holders),
     }

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from psys import environment
+from psys.arrays import Plan
 from psys.errors import ModelError, ShardUnavailable
 from psys.ps.messages import ExchangeReply, ExchangeRequest
 from psys.ps.shard import LoadedSlice, Shard
@@ -71,12 +72,14 @@ class RemoteShard(Shard):
         self.reply_limit_bytes = memory_bytes()
         """No reply may announce more; ``Parameters`` sets it for each exchange."""
 
-    def load(self, generation: str, member: int, slices: Sequence[LoadedSlice]) -> None:
+    def load(
+        self, generation: str, member: int, slices: Sequence[LoadedSlice], plan: Plan = ()
+    ) -> None:
         """Put all slices in place; see ``Shard.load``."""
         load = self._open_channel().stream_unary(load_codec.LOAD_SLICES, None, None)
         try:
             load(
-                load_codec.encode_load(generation, member, slices),
+                load_codec.encode_load(generation, member, slices, plan),
                 timeout=LOAD_LIMIT_SECS + _load_bytes(slices) / LOAD_LEAST_BYTES_PER_SEC,
                 metadata=self._metadata,
             )

@@ -102,8 +102,7 @@ class ShardsServicer:
     def load_slices(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Put all slices in place."""
         with errors_to_status(context):
-            generation, slices = load_codec.decode_load(frames, self._host.check_load)
-            self._host.load(generation, slices)
+            self._host.load(*load_codec.decode_load(frames, self._host.check_load))
         return shard_pb2.LoadSlicesResponse().SerializeToString()
 
 
@@ -345,4 +344,6 @@ def _status(node: Node) -> cluster_pb2.GetStatusResponse:
         waiting_for=lead.waits.describe(),
         tasks=tasks,
         checkpoints=[wire.fill(checkpoints_pb2.Checkpoint(), entry) for entry in lead.catalog],
+        plan=[wire.fill(shard_pb2.PlannedSlice(), one) for one in lead.plan if lead.live],
+        holders=lead.job.ps or ("chief",),
     )

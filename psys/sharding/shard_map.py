@@ -6,6 +6,8 @@ It cuts arrays into views and joins them; it never talks to a shard.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
@@ -15,8 +17,9 @@ import numpy as np
 
 from psys.arrays import Array, VariableSpec
 from psys.errors import ConfigError, ModelError
-from psys.sharding.partitioner import Slice
+from psys.sharding.partitioner import Partitioner, Slice
 from psys.sharding.placement import place
+from psys.sharding.strategies import Placement, place_parts
 
 __all__ = ["Positions", "ShardMap", "Slice", "plan"]
 
@@ -51,6 +54,11 @@ class ShardMap:
         for slices in of.values():
             _check_cover(slices, self.num_shards)
         object.__setattr__(self, "_of", of)
+
+    @property
+    def digest(self) -> str:
+        """A hash of it: equal on all trainers that spread a model in the same way."""
+        return hashlib.sha256(json.dumps(self.to_config()).encode()).hexdigest()[:16]
 
     def of(self, variable: str) -> tuple[Slice, ...]:
         """Return the slices of one variable, by start.
@@ -206,18 +214,29 @@ class ShardMap:
         return cls(num_shards, slices)
 
 
-def plan(specs: Sequence[VariableSpec], num_shards: int) -> ShardMap:
-    """Return a shard map for a model: even in bytes, the same for any order of ``specs``.
+def plan(
+    specs: Sequence[VariableSpec],
+    num_shards: int,
+    partitioner: Partitioner | None = None,
+    placement: Placement | None = None,
+) -> ShardMap:
+    """Return a shard map for a model.
 
-    Every shard is within 15 % of the mean wherever the sizes of rows allow it. Variables
-    are cut only where that needs it, small ones last; a shard may stay empty.
+    With neither partitioner nor placement it is even in bytes, and the same for any order of
+    ``specs``: every shard is within 15 % of the mean wherever the sizes of rows allow it.
+    Variables are cut only where that needs it, small ones last; a shard may stay empty. With
+    either, variables are cut as the partitioner says, or not at all, and how even it comes out is
+    up to the two.
 
     Args:
-        specs: all variables of the model.
+        specs: all variables of the model, in the order in which model_fn makes them.
         num_shards: how many shards there are, at least 1; may exceed the rows.
+        partitioner: says into how many parts a variable is cut.
+        placement: says which shard gets which part.
 
     Raises:
-        ConfigError: if ``num_shards`` is less than 1.
+        ConfigError: if ``num_shards`` is less than 1, or a partitioner or placement gives an
+            answer that cannot be followed.
         ModelError: if two variables have one name.
 
     Example, 400 KB over two shards:
@@ -237,7 +256,9 @@ def plan(specs: Sequence[VariableSpec], num_shards: int) -> ShardMap:
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ModelError(f"Variable names must be unique, got {', '.join(twice)} more than once.")
-    return ShardMap(num_shards, place(specs, num_shards))
+    if partitioner is None and placement is None:
+        return ShardMap(num_shards, place(specs, num_shards))
+    return ShardMap(num_shards, place_parts(specs, num_shards, partitioner, placement))
 
 
 def _check_cover(slices: Sequence[Slice], num_shards: int) -> None:

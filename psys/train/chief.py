@@ -329,13 +329,12 @@ class ChiefControl:
 
     def _say_loaded(self, manifest: Manifest | None, lost_step: int) -> None:
         """Say what was loaded and, in one line, how many steps were lost."""
-        plan = self._parameters.describe_plan()
         if manifest is None:
             step = 0
-            logger.info("Created the model. %s.", plan)
+            logger.info("Created the model.")
         else:
             step = manifest.global_step
-            logger.info("Restored %s. %s.", self._committed.storage.path(manifest.directory), plan)
+            logger.info("Restored %s.", self._committed.storage.path(manifest.directory))
         if lost_step > step:
             logger.warning(
                 "A ps lost its part of the model: %d steps (%d to %d) are lost.",

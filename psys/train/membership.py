@@ -16,6 +16,7 @@ from psys.ps.endings import Limits
 from psys.ps.job import Job
 from psys.ps.messages import ChiefFacts, EvaluatorFacts, Report, ShardFacts, Verdict
 from psys.ps.shard import Shard
+from psys.ps.slice_state import prepare, prepare_without_script
 from psys.rpc.remote_cluster import RemoteLink
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
@@ -38,6 +39,7 @@ class Settings:
             where there is no cluster.
         token: the job's token.
         verdict_file: where a launcher wants the verdict.
+        without_script: whether this is a ps that does not run the program (``psys ps``).
     """
 
     task: str
@@ -46,6 +48,7 @@ class Settings:
     shard_addresses: tuple[str, ...] = ()
     token: str | None = None
     verdict_file: str | None = None
+    without_script: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -126,6 +129,7 @@ class Membership:
             shard_writer(settings.model_dir, count),
             replace(settings.job, ended=read_ended(settings.model_dir)) if index == 0 else None,
             settings.keep if index == 0 and settings.shard_addresses else None,
+            prepare_without_script if settings.without_script else prepare,
         )
         for manifest in load_all(FileStorage(settings.model_dir))[-1:]:
             self.host.note_newest(manifest.global_step, manifest.checkpoint_id)

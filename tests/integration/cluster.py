@@ -177,11 +177,7 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
     ) -> Role:
         """Start ``chief``, ``worker:1``, ...: the index is 0 where none is given."""
-        kind, _, index = task.partition(":")
-        config: Mapping[str, Any] | str = tf_config or {
-            "cluster": self.addresses,
-            "task": {"type": kind, "index": int(index or 0)},
-        }
+        config: Mapping[str, Any] | str = tf_config or self.tf_config(task)
         extra = dict(environment or {})
         if isinstance(config, str):
             extra["TF_CONFIG"], config = config, {}
@@ -191,6 +187,18 @@ class Cluster:
             [*command, *self._arguments, *map(str, arguments)],
             child_environment(config, extra),
         )
+        self.roles.append(role)
+        return role
+
+    def tf_config(self, task: str) -> dict[str, Any]:
+        kind, _, index = task.partition(":")
+        return {"cluster": self.addresses, "task": {"type": kind, "index": int(index or 0)}}
+
+    def start_bare(self, task: str, *arguments: object, model_dir: Path | None = None) -> Role:
+        """Start ``ps:1``, ... by ``psys ps``, without the program."""
+        command = [sys.executable, "-m", "psys", "ps", "--model_dir"]
+        command += [str(model_dir or self.model_dir), *map(str, arguments)]
+        role = Role(task, command, child_environment(self.tf_config(task)))
         self.roles.append(role)
         return role
 

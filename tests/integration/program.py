@@ -6,6 +6,7 @@ prints ``STEP <global step>`` for each of its steps, and holds where it is told 
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -26,6 +27,42 @@ EXPORTERS = {
 }
 
 
+PLACEMENTS = {
+    "": None,
+    "round_robin": tf.distribute.RoundRobinStrategy(),
+    "greedy": tf.distribute.GreedyLoadBalancingStrategy(2, tf.distribute.byte_size_load_fn),
+}
+
+
+class OwnDescent(tf.train.Optimizer):
+    """An optimizer that only processes that run this program know."""
+
+    kind = "OwnDescent"
+
+    def __init__(self, learning_rate: Any) -> None:
+        super().__init__(learning_rate, use_locking=False, name=self.kind)
+
+    def update(self, value: Any, slots: Any, scalars: Any, gradient: Any) -> None:
+        value -= self.learning_rate * gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnSchedule(tf.train.LearningRateSchedule):
+    """A schedule that only processes that run this program know."""
+
+    kind = "OwnSchedule"
+
+    def __call__(self, step: int) -> float:
+        return 0.1
+
+
+OPTIMIZERS = {
+    "Adagrad": lambda: tf.train.AdagradOptimizer(0.1),
+    "OwnDescent": lambda: OwnDescent(0.1),
+    "OwnSchedule": lambda: tf.train.GradientDescentOptimizer(OwnSchedule()),
+}
+
+
 def main() -> None:
     options = parse()
     config = tf.estimator.RunConfig(
@@ -38,7 +75,12 @@ def main() -> None:
         linger_secs=options.linger_secs,
         evaluator_expected=True if options.expect_evaluator else None,
         train_distribute=tf.distribute.ParameterServerStrategy(
-            pipeline_depth=options.pipeline_depth, push_dtype=options.push_dtype or None
+            pipeline_depth=options.pipeline_depth,
+            push_dtype=options.push_dtype or None,
+            variable_partitioner=tf.fixed_size_partitioner(options.parts)
+            if options.parts
+            else None,
+            placement=PLACEMENTS[options.placement],
         ),
     )
     say(f"PID {os.getpid()}")
@@ -69,6 +111,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--save_steps", type=int, default=25)
     parser.add_argument("--pipeline_depth", type=int, default=0)
     parser.add_argument("--push_dtype", default="")
+    parser.add_argument("--parts", type=int, default=0, help="of each variable; 0: as it comes")
+    parser.add_argument("--placement", default="", choices=sorted(PLACEMENTS))
     parser.add_argument("--keep_max", type=int, default=0)
     parser.add_argument("--recover_secs", type=float, default=60)
     parser.add_argument("--start_timeout_secs", type=float, default=60)
@@ -80,6 +124,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--hold_model", default="", help="a file to wait for before building")
     parser.add_argument("--exporters", default="final")
     parser.add_argument("--fail", default="", help="where to raise an exception")
+    parser.add_argument("--optimizer", default="Adagrad", choices=sorted(OPTIMIZERS))
     parser.add_argument("--model", default="counting", choices=("counting", "other", "canned"))
     return parser.parse_args()
 
@@ -118,7 +163,7 @@ def counting_model(features: Any, labels: Any, mode: str, params: Any) -> Any:
     if options.fail == "nan_loss":
         loss = loss * np.float32("nan")
     if mode == tf.estimator.ModeKeys.TRAIN:
-        optimizer = tf.train.AdagradOptimizer(0.1)
+        optimizer = OPTIMIZERS[options.optimizer]()
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=optimizer.minimize(loss))
     return tf.estimator.EstimatorSpec(
         mode,

@@ -7,7 +7,15 @@ import pytest
 
 from psys.ps.job import EndedRun
 from psys.ps.joining import objection, settle
-from psys.ps.messages import ChiefFacts, Report, Standing, TaskPhase, Verdict
+from psys.ps.messages import (
+    ChiefFacts,
+    Consistency,
+    Policy,
+    Report,
+    Standing,
+    TaskPhase,
+    Verdict,
+)
 
 FINISHED = Verdict(True, global_step=9)
 LISTED = ("chief", "worker:0", "ps:0", "evaluator")
@@ -26,13 +34,14 @@ def objects(one: Report, **changes: Any) -> str:
         "job_id": "today",
         "cluster_digest": "",
         "listed": LISTED,
-        "chief_digest": "m",
+        "chief": report("chief", model_digest="m", plan_digest="p", policy=Policy()),
     }
     return objection(one, **{**known, **changes})
 
 
 def test_who_belongs_to_the_job_is_not_objected_to() -> None:
-    for one in (report(), report(job_id="today", model_digest="m"), report("evaluator"), chief()):
+    same = report(job_id="today", model_digest="m", plan_digest="p", policy=Policy())
+    for one in (report(), same, report("evaluator"), chief()):
         assert objects(one) == ""
 
 
@@ -44,10 +53,18 @@ def test_who_belongs_to_the_job_is_not_objected_to() -> None:
         ({"job_id": "yesterday"}, "belongs to run yesterday of a job, the lead to run today"),
         ({"task": "worker:7"}, "worker:7 is not listed"),
         ({"model_digest": "n"}, "builds other variables than the chief"),
+        ({"plan_digest": "q"}, "looks for variables on other ps than the chief puts them on"),
+        ({"policy": Policy(Consistency.SYNC)}, "give every task the same ParameterServerStrategy"),
     ],
 )
 def test_each_difference_is_one_sentence(changes: dict[str, Any], sentence: str) -> None:
     assert sentence in objects(Report(**{**report().__dict__, **changes}))
+
+
+@pytest.mark.parametrize("known", [None, report("chief")])
+def test_before_the_chief_has_built_its_model_no_trainer_is_another(known: Report | None) -> None:
+    one = report(model_digest="n", plan_digest="q", policy=Policy(Consistency.SYNC))
+    assert objects(one, chief=known) == ""
 
 
 def test_while_the_run_is_not_settled_nobody_is_of_another() -> None:

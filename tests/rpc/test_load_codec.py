@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psys.arrays import DTYPES, VariableSpec
+from psys.arrays import DTYPES, PlannedSlice, VariableSpec
 from psys.errors import GenerationChanged, ModelError
 from psys.initializers import (
     Constant,
@@ -73,10 +73,27 @@ def plain(one: LoadedSlice) -> Any:
 @given(loads())
 @settings(max_examples=50)
 def test_any_load_survives(slices: list[LoadedSlice]) -> None:
-    generation, found = load_codec.decode_load(load_codec.encode_load(G, 3, slices), allow)
-    assert generation == G
+    generation, found, plan = load_codec.decode_load(load_codec.encode_load(G, 3, slices), allow)
+    assert (generation, plan) == (G, ())
     assert [plain(one) for one in found] == [plain(one) for one in slices]
     assert all(one.value is None or one.value.flags.writeable for one in found)
+
+
+PLAN = (
+    PlannedSlice("a", 0, 7, 1, 28),
+    PlannedSlice("b", 0, 2, 1, 8),
+    PlannedSlice("b", 2, 5, 0, 12),
+)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_the_plan_comes_with_the_first_header_alone(count: int) -> None:
+    specs = [VariableSpec(name, (5,), "float32", Constant()) for name in "bc"]
+    slices = [LoadedSlice(spec, 2, 5) for spec in specs[:count]]
+    frames = list(load_codec.encode_load(G, 3, slices, PLAN))
+    assert load_codec.decode_load(iter(frames), allow).plan == PLAN
+    headers = [shard_pb2.LoadSlicesRequest.FromString(one).slice for one in frames]
+    assert [len(one.plan) for one in headers] == [3, 0][: max(count, 1)]
 
 
 def test_the_generation_is_checked_before_the_bulk_is_read() -> None:
@@ -120,6 +137,10 @@ def frame(bulk: bytes = b"", **changes: Any) -> bytes:
     return shard_pb2.LoadSlicesRequest(slice=header, bulk=bulk).SerializeToString()
 
 
+def planned(start: int, stop: int, shard: int = 0) -> shard_pb2.PlannedSlice:
+    return shard_pb2.PlannedSlice(variable="w", start=start, stop=stop, shard=shard, nbytes=4)
+
+
 ODD = {
     "nothing at all": [],
     "more slices announced": [frame(slices=2)],
@@ -147,12 +168,17 @@ ODD = {
     "no role": [frame(bytes(16), tensors=[tensor(4, role=0)])],
     "no initializer": [frame(initializer_json="")],
     "an unknown initializer": [frame(initializer_json='{"kind": "os.system"}')],
+    "an initializer without a name": [frame(initializer_json='{"kind": ["constant"]}')],
     "an argument too many": [frame(initializer_json='{"kind": "constant", "x": 1}')],
     "no object": [frame(optimizer_json="[1]")],
     "no JSON": [frame(optimizer_json="{")],
     "deep JSON": [frame(optimizer_json="[" * 100_000)],
     "fewer bytes": [frame(bytes(8), tensors=[tensor(4)])],
     "more bytes": [frame(bytes(24), tensors=[tensor(4)])],
+    "a plan with a gap": [frame(plan=[planned(0, 1), planned(2, 4)])],
+    "a plan that overlaps": [frame(plan=[planned(0, 3), planned(2, 4, shard=1)])],
+    "a plan that goes backwards": [frame(plan=[planned(4, 0)])],
+    "a plan out of order": [frame(plan=[planned(2, 4, shard=1), planned(0, 2)])],
     "no header": [shard_pb2.LoadSlicesRequest(bulk=bytes(8)).SerializeToString()],
 }
 
@@ -169,7 +195,7 @@ def test_a_load_that_makes_no_sense_is_refused_before_memory_is_allocated(name: 
 
 
 def test_the_frames_of_the_odd_loads_are_right_but_for_what_is_odd() -> None:
-    _, (found,) = load_codec.decode_load(
+    _, (found,), _ = load_codec.decode_load(
         iter([frame(bytes(32), tensors=[tensor(4), tensor(4, role=SLOT)])]), allow
     )
     assert (found.start, found.stop, list(found.slots)) == (0, 4, ["w"])

@@ -208,7 +208,7 @@ class TestShardMap:
             plan([], 0)
 
 
-@pytest.mark.parametrize("module", ["partitioner", "shard_map"])
+@pytest.mark.parametrize("module", ["description", "partitioner", "shard_map"])
 def test_examples_in_the_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"psys.sharding.{module}"))
     assert result.attempted

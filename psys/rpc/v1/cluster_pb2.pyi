@@ -1,4 +1,5 @@
 from psys.rpc.v1 import checkpoints_pb2 as _checkpoints_pb2
+from psys.rpc.v1 import shard_pb2 as _shard_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -236,7 +237,7 @@ class EvaluatorFacts(_message.Message):
     def __init__(self, completed: _Optional[_Iterable[str]] = ..., pins: _Optional[_Iterable[str]] = ..., progress: _Optional[str] = ..., export: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("task", "instance", "revision", "protocol_version", "cluster_digest", "model_digest", "generation", "member", "phase", "reason", "heard_verdict", "shard", "chief", "evaluator", "job_id", "policy")
+    __slots__ = ("task", "instance", "revision", "protocol_version", "cluster_digest", "model_digest", "generation", "member", "phase", "reason", "heard_verdict", "shard", "chief", "evaluator", "job_id", "policy", "plan_digest")
     TASK_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -253,6 +254,7 @@ class Report(_message.Message):
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     task: str
     instance: str
     revision: int
@@ -269,7 +271,8 @@ class Report(_message.Message):
     evaluator: EvaluatorFacts
     job_id: str
     policy: Policy
-    def __init__(self, task: _Optional[str] = ..., instance: _Optional[str] = ..., revision: _Optional[int] = ..., protocol_version: _Optional[int] = ..., cluster_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., generation: _Optional[str] = ..., member: _Optional[int] = ..., phase: _Optional[_Union[TaskPhase, str]] = ..., reason: _Optional[str] = ..., heard_verdict: bool = ..., shard: _Optional[_Union[ShardFacts, _Mapping]] = ..., chief: _Optional[_Union[ChiefFacts, _Mapping]] = ..., evaluator: _Optional[_Union[EvaluatorFacts, _Mapping]] = ..., job_id: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+    plan_digest: str
+    def __init__(self, task: _Optional[str] = ..., instance: _Optional[str] = ..., revision: _Optional[int] = ..., protocol_version: _Optional[int] = ..., cluster_digest: _Optional[str] = ..., model_digest: _Optional[str] = ..., generation: _Optional[str] = ..., member: _Optional[int] = ..., phase: _Optional[_Union[TaskPhase, str]] = ..., reason: _Optional[str] = ..., heard_verdict: bool = ..., shard: _Optional[_Union[ShardFacts, _Mapping]] = ..., chief: _Optional[_Union[ChiefFacts, _Mapping]] = ..., evaluator: _Optional[_Union[EvaluatorFacts, _Mapping]] = ..., job_id: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., plan_digest: _Optional[str] = ...) -> None: ...
 
 class ShardOrders(_message.Message):
     __slots__ = ("generation", "phase", "refused", "save", "cut", "cut_step", "chief", "policy", "update", "clocks")
@@ -404,7 +407,7 @@ class TaskStatus(_message.Message):
     def __init__(self, task: _Optional[str] = ..., member: _Optional[int] = ..., standing: _Optional[str] = ..., phase: _Optional[_Union[TaskPhase, str]] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("job", "generation", "global_step", "max_steps", "waiting_for", "tasks", "checkpoints")
+    __slots__ = ("job", "generation", "global_step", "max_steps", "waiting_for", "tasks", "checkpoints", "plan", "holders")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -412,6 +415,8 @@ class GetStatusResponse(_message.Message):
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
     job: JobPhase
     generation: str
     global_step: int
@@ -419,4 +424,6 @@ class GetStatusResponse(_message.Message):
     waiting_for: str
     tasks: _containers.RepeatedCompositeFieldContainer[TaskStatus]
     checkpoints: _containers.RepeatedCompositeFieldContainer[_checkpoints_pb2.Checkpoint]
-    def __init__(self, job: _Optional[_Union[JobPhase, str]] = ..., generation: _Optional[str] = ..., global_step: _Optional[int] = ..., max_steps: _Optional[int] = ..., waiting_for: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[_checkpoints_pb2.Checkpoint, _Mapping]]] = ...) -> None: ...
+    plan: _containers.RepeatedCompositeFieldContainer[_shard_pb2.PlannedSlice]
+    holders: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job: _Optional[_Union[JobPhase, str]] = ..., generation: _Optional[str] = ..., global_step: _Optional[int] = ..., max_steps: _Optional[int] = ..., waiting_for: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[_checkpoints_pb2.Checkpoint, _Mapping]]] = ..., plan: _Optional[_Iterable[_Union[_shard_pb2.PlannedSlice, _Mapping]]] = ..., holders: _Optional[_Iterable[str]] = ...) -> None: ...

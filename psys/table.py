@@ -1,4 +1,4 @@
-"""Tables of plain text: the same on a terminal and in a pipe."""
+"""Tables of plain text: the same on a terminal, in a log and in a pipe."""
 
 from __future__ import annotations
 
