@@ -197,6 +197,7 @@ def prepare(slices: Sequence[LoadedSlice]) -> None:
         for one in slices
         if one.spec.optimizer is not None
     }
+    for dtype in {one.spec.dtype for one in slices if one.spec.sparse}:
+        kernels.prepare_push(dtype)  # whatever applies it, a numpy update of the user's too
     for spec in wanted.values():
-        kernels.prepare_push(spec.dtype)  # whatever applies it, a numpy update of the user's too
         optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)
