@@ -29,7 +29,8 @@ from psys.ps.messages import (
     UpdateOrder,
 )
 from psys.ps.shard import LoadedSlice
-from psys.ps.slice_state import SliceState, Snapshot, apply_all, refusal
+from psys.ps.slice_state import SliceState, apply_all, refusal
+from psys.ps.snapshot import Snapshot
 from psys.ps.updates import Accumulator, ahead_of, combine, gradients_of
 
 Caller = Any
@@ -221,7 +222,7 @@ class MemoryShard:
             self.index,
             self._cut_step,
             dict(cut),
-            tuple(state.copy() for state in self.slices.values()),
+            tuple(state.cut() for state in self.slices.values()),
         )
 
     def _cut_complete(self, cut: Fences) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from psys import kernels
 from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
 from psys.errors import ModelError
 from psys.optimizers import optimizer as optimizers
-from psys.ps.messages import ExchangeRequest, Fences
+from psys.ps.messages import ExchangeRequest
 from psys.ps.shard import LoadedSlice
+from psys.ps.snapshot import VALUE, SliceCut
 
 
 @dataclass
@@ -30,6 +32,8 @@ class SliceState:
     optimizer: optimizers.Optimizer | None
     slots: dict[str, Array]
     scalars: dict[str, float]
+    _cuts: WeakSet[SliceCut] = field(default_factory=WeakSet, repr=False)
+    """Those that are still to be read, or being read."""
 
     @classmethod
     def from_loaded(cls, loaded: LoadedSlice) -> SliceState:
@@ -63,17 +67,12 @@ class SliceState:
                 )
         return state
 
-    def copy(self) -> SliceState:
-        """Return a copy that later pushes do not change."""
-        return SliceState(
-            self.spec,
-            self.start,
-            self.stop,
-            self.value.copy(),
-            self.optimizer,
-            {name: slot.copy() for name, slot in self.slots.items()},
-            dict(self.scalars),
-        )
+    def cut(self) -> SliceCut:
+        """Return the slice as it is now, whatever later pushes change."""
+        arrays = {VALUE: self.value, **self.slots}
+        made = SliceCut(self.spec, self.start, self.stop, arrays, self.scalars)
+        self._cuts.add(made)
+        return made
 
     def refusal(self, gradient: Gradient, global_step: int) -> str:
         """Return why the gradient of ``global_step`` cannot be applied here, '' if it can."""
@@ -121,6 +120,7 @@ class SliceState:
         assert self.optimizer is not None  # refusal() said so before
         if isinstance(gradient, IndexedSlices):
             summed = gradient.summed()
+            self._keep(None if self.optimizer.moves_all_rows else summed.indices)
             self.optimizer.apply_sparse(
                 self.value,
                 self.slots,
@@ -130,21 +130,15 @@ class SliceState:
                 global_step=global_step,
             )
         else:
+            self._keep(None)
             self.optimizer.apply_dense(
                 self.value, self.slots, self.scalars, gradient, global_step=global_step
             )
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A cut of one shard, ready to be written."""
-
-    save: str
-    generation: str
-    index: int
-    global_step: int
-    cut: Fences
-    slices: tuple[SliceState, ...]
+    def _keep(self, rows: Array | None) -> None:
+        """Let cuts copy what is about to be changed: these rows, or all."""
+        for one in self._cuts:
+            one.keep(rows)
 
 
 def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
