@@ -4,10 +4,9 @@
 those reachable from here; where each lives: docs/reference/api.md.
 """
 
-from importlib.metadata import version as _version
-
 from psys.environment import choose_matrix_kernels as _choose_matrix_kernels
 
+__version__ = "0.1.0"
 _choose_matrix_kernels()  # before anything imports numpy
 
 # isort: split
@@ -36,7 +35,6 @@ from psys.nn.clipping import (
 from psys.optimizers import group
 from psys.uncaught import install as _install_excepthook
 
-__version__ = _version("psys")
 __getattr__ = _missing_in(__name__)
 _install_excepthook()
 
