@@ -37,6 +37,7 @@ bench: $(VENV)/with-examples,bench bench-tf-venv
 	$(BENCH)/transport.py
 	$(BENCH)/kernels.py
 	$(BENCH)/cluster.py
+	$(BENCH)/start.py
 	$(BENCH)/profile_step.py
 	$(BENCH)/scale.py --plot docs/images/scale.svg
 	$(BENCH)/against_tf.py --tf-python $(TF_VENV)/bin/python

@@ -4,7 +4,7 @@
 those reachable from here; where each lives: docs/reference/api.md.
 """
 
-from importlib.metadata import version as _version
+__version__ = "0.1.0"
 
 from psys import (
     distribute,
@@ -35,7 +35,6 @@ from psys.sharding.partitioner import (
 )
 from psys.uncaught import install as _install_excepthook
 
-__version__ = _version("psys")
 __getattr__ = _missing_in(__name__)
 _install_excepthook()
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from psys.arrays import Plan
 from psys.attendance import Attendance, LeadLink
@@ -35,7 +36,8 @@ from psys.ps.messages import (
 from psys.ps.node import Node
 from psys.ps.roster import Instance
 from psys.ps.shard import LoadedSlice, Shard
-from psys.ps.slice_state import Snapshot, prepare
+from psys.ps.slice_state import prepare
+from psys.ps.snapshot import Snapshot
 
 logger = logging.getLogger("psys")
 
@@ -412,7 +414,7 @@ class NodeHost:
     def _write(self, snapshot: Snapshot) -> None:
         file, error = None, ""
         try:
-            file = self._write_shard(snapshot)
+            file = self._write_shard(replace(snapshot, guard=self._lock))
         except Exception as failure:
             # Whatever went wrong fails this save, in the chief's words; the shard lives on.
             error = f"ps:{self.index} could not write its shard file: {failure}"

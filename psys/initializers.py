@@ -157,11 +157,14 @@ class TruncatedNormal(Random):
     ) -> npt.NDArray[Any]:
         """Return truncated normal numbers."""
         numbers = generator.standard_normal(shape, np.float32)
-        outside = np.abs(numbers) > 2
-        while outside.any():
-            numbers[outside] = generator.standard_normal(int(outside.sum()), np.float32)
-            outside = np.abs(numbers) > 2
-        return numbers * np.float32(self.stddev) + np.float32(self.mean)
+        flat = numbers.reshape(-1)
+        outside = np.flatnonzero(np.abs(flat) > 2)
+        while len(outside):
+            flat[outside] = generator.standard_normal(len(outside), np.float32)
+            outside = outside[np.abs(flat[outside]) > 2]
+        numbers *= np.float32(self.stddev)
+        numbers += np.float32(self.mean)
+        return numbers
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +41,8 @@ from psys.sharding import Positions, ShardMap, plan, planned_slices
 
 logger = logging.getLogger("psys")
 
+LOADS_AT_ONCE = 4
+"""To so many shards at once a model is sent: what each is to hold is in memory meanwhile."""
 REPLY_SLACK_BYTES = 4096
 SAY_EVERY_SECS = 10.0
 
@@ -158,24 +161,25 @@ class Parameters:
         member: int,
         slice_for: Callable[[VariableSpec, int, int], LoadedSlice],
     ) -> None:
-        """Put every slice into its shard.
+        """Put every slice into its shard, several shards at once.
 
         Args:
             generation: as the lead ordered it.
             member: the chief's member number.
-            slice_for: makes the slice of a variable's rows ``[start, stop)``.
+            slice_for: makes the slice of a variable's rows ``[start, stop)``; called from several
+                threads.
         """
-        for index, shard in enumerate(self.shards):
-            shard.load(
-                generation,
-                member,
-                [
-                    slice_for(self.specs[one.variable], one.start, one.stop)
-                    for one in self.shard_map.on(index)
-                ],
-                # The lead's shard is told where all others are too, for people to see.
-                self.planned if index == 0 else (),
-            )
+
+        def load(index: int) -> None:
+            slices = [
+                slice_for(self.specs[one.variable], one.start, one.stop)
+                for one in self.shard_map.on(index)
+            ]
+            # The lead's shard is told where all others are too, for people to see.
+            self.shards[index].load(generation, member, slices, self.planned if index == 0 else ())
+
+        with ThreadPoolExecutor(LOADS_AT_ONCE, "psys-load") as pool:
+            list(pool.map(load, range(len(self.shards))))  # raises what a load raised
 
     @property
     def planned(self) -> Plan:

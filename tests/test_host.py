@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 
 from psys import host as hosts
+from psys.arrays import Gradient, IndexedSlices, VariableSpec
 from psys.errors import ShardTimeout, ShardUnavailable
 from psys.host import LocalShard, NodeHost
+from psys.initializers import Constant
+from psys.optimizers import GradientDescentOptimizer
+from psys.ps import snapshot as snapshots
 from psys.ps.endings import Limits
 from psys.ps.job import Job
 from psys.ps.messages import (
@@ -26,6 +31,7 @@ from psys.ps.messages import (
     ShardPhase,
     Verdict,
 )
+from psys.ps.shard import LoadedSlice
 
 G = "aaaaaaaaaaaa"
 JOB = Job(("ps:0",), ("chief",), limits=Limits(linger_secs=60.0))
@@ -46,13 +52,13 @@ def new_host() -> Iterator[NewHost]:
         host.close()
 
 
-def push(sequence: int = 1) -> ExchangeRequest:
-    return ExchangeRequest(G, "chief", 1, sequence, 0, {}, False, {}, False)
+def push(sequence: int = 1, **gradients: Gradient) -> ExchangeRequest:
+    return ExchangeRequest(G, "chief", 1, sequence, 0, gradients, False, {}, False)
 
 
-def live(host: NodeHost) -> NodeHost:
+def live(host: NodeHost, *slices: LoadedSlice) -> NodeHost:
     host.obey(ShardOrders(G, ShardPhase.LOADING))
-    host.load(G, [])
+    host.load(G, slices)
     host.obey(ShardOrders(G, ShardPhase.LIVE))
     return host
 
@@ -161,6 +167,40 @@ def test_a_cut_is_written_once(new_host: NewHost) -> None:
     host.obey(ShardOrders(G, ShardPhase.LIVE, save="dddddddddddd", cut={}))
     host.close()
     assert written == ["dddddddddddd"]
+
+
+def test_a_cut_is_written_as_it_was_taken_while_pushes_go_on(
+    new_host: NewHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "BLOCK_BYTES", 1024)
+    sgd = GradientDescentOptimizer(1.0).to_config()
+    table = VariableSpec("table", (40_000, 4), "float32", Constant(), sgd, sparse=True)
+    pushed, found = threading.Event(), []
+
+    def write(snapshot: Any) -> ShardFile:
+        (tensor,) = snapshot.tensors().values()
+        for block in tensor.blocks():
+            found.append(block)
+            assert pushed.wait(20)
+        return ShardFile("file", 1, "hash")
+
+    host = live(new_host(write_shard=write), LoadedSlice(table, 0, table.rows))
+    host.exchange("caller", push(1, table=IndexedSlices(*rows_of(table, 1))))
+    host.obey(ShardOrders(G, ShardPhase.LIVE, save="dddddddddddd", cut={"chief": (1, 1)}))
+    sequence = 1
+    while sequence < 5 or sum(map(len, found)) < table.rows:
+        sequence += 1
+        host.exchange("caller", push(sequence, table=IndexedSlices(*rows_of(table, sequence))))
+        pushed.set()
+    expected = np.zeros(table.shape, np.float32)
+    expected[rows_of(table, 1)[0]] = -1
+    assert np.array_equal(np.concatenate(found), expected)
+
+
+def rows_of(spec: VariableSpec, seed: int) -> tuple[Any, Any]:
+    """Return some rows of a table, in order, and a gradient of ones for them."""
+    rows = np.sort(np.random.default_rng(seed).permutation(spec.rows)[: spec.rows // 4])
+    return rows, np.ones((len(rows), *spec.row_shape), np.float32)
 
 
 def test_the_clock_survives_an_error(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,26 @@ def test_outcomes_that_end_a_step_are_errors(new_cluster: Callable[[int], Cluste
     cluster.order("bbbbbbbbbbbb", phase=ShardPhase.LOADING)
     with pytest.raises(GenerationChanged):
         cluster.exchange(1, {})
+
+
+def test_shards_are_loaded_at_once_and_the_first_error_is_raised(
+    new_cluster: Callable[[int], Cluster],
+) -> None:
+    cluster = new_cluster(2)
+    cluster.order("", phase=ShardPhase.EMPTY)
+    cluster.order(phase=ShardPhase.LOADING)
+    both = threading.Barrier(2)
+
+    def load(one: Any, *given: Any) -> None:
+        both.wait(20)  # one after the other, the first would wait for ever
+        one.load(*given)
+
+    for index, shard in enumerate(cluster.shards):
+        cluster.parameters.shards[index].load = partial(load, LocalShard(shard._host))
+    cluster.parameters.load(G, 1, slice_for)
+    for member in (2, 3):
+        with pytest.raises(Fenced, match=f"ps:0: number {member} "):
+            cluster.parameters.load(G, member, slice_for)
 
 
 # ---------------------------------------------------------------- synchronous training

@@ -3,8 +3,9 @@
 A tensor is the rows of a slice, ``[rows, ...]`` (a scalar variable is one row, ``[1]``): the
 value under the variable's name, a slot under ``<variable>/<OptimizerKind>/<slot>``. What is no
 tensor (rows covered, scalars, cut) is JSON under the key ``psys`` of the file's metadata. A
-shard without slices writes a valid file of no tensors. Reading maps the file and touches only
-the rows asked for. Nothing here knows which files make a checkpoint: ``manifest.py``.
+shard without slices writes a valid file of no tensors. Writing takes tensors block by block, and
+hashes what it writes; reading maps the file and touches only the rows asked for. Nothing here
+knows which files make a checkpoint: ``manifest.py``.
 
 The format: https://github.com/huggingface/safetensors#format
 """
@@ -14,12 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from psys.arrays import DTYPES, Array
 from psys.checkpoint.storage import Fault, Storage, no_fault
@@ -28,9 +28,25 @@ from psys.errors import CheckpointCorrupt, CheckpointError, ModelError
 METADATA_KEY = "psys"
 
 _CODES = {"F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8"}
+_CODE_OF = {np.dtype(kind).name: code for code, kind in _CODES.items()}
 _HASH_CHUNK_BYTES = 1 << 20
 # The library's own limit; a length beyond it means the first eight bytes are not a length.
 _MAX_HEADER_BYTES = 100_000_000
+
+
+class Tensor(Protocol):
+    """An array that is read in blocks, so that it need not lie in memory as it is written."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(rows, ...)``."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """One of ``DTYPES``."""
+
+    def blocks(self) -> Iterator[Array]:
+        """Yield all rows in order, ``[some, ...]`` at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,7 @@ class FileInfo:
 def write_shard(
     storage: Storage,
     name: str,
-    values: Mapping[str, Array],
+    values: Mapping[str, Array | Tensor],
     metadata: Mapping[str, Any],
     fault: Fault = no_fault,
 ) -> FileInfo:
@@ -54,7 +70,8 @@ def write_shard(
     Args:
         storage: where to.
         name: its storage name: ``checkpoint_dir(...)/shard_file_name(...)``.
-        values: ``[rows, ...]`` arrays by tensor key (see the module's docstring).
+        values: ``[rows, ...]`` by tensor key (see the module's docstring): arrays, or tensors
+            that are read in blocks.
         metadata: JSON-able; as used here ``checkpoint_id``, ``generation``, ``shard`` (index),
             ``slices`` ``[[variable, start, stop], ...]``, ``scalars``
             ``{variable: {name: float}}``, ``cut`` ``{task: [member, sequence]}``.
@@ -63,19 +80,47 @@ def write_shard(
     Raises:
         CheckpointError: if an array has no rows axis or a dtype that is not in ``DTYPES``.
     """
-    tensors: dict[str, Array] = {}
     for key, value in values.items():
-        if value.ndim < 1 or value.dtype.name not in DTYPES:
+        if not value.shape or value.dtype.name not in DTYPES:
             raise CheckpointError(
                 f"Tensor {key!r} of {name}: expected [rows, ...] of {sorted(DTYPES)}, "
                 f"got shape {value.shape} of {value.dtype}."
             )
-        # The library writes the buffer as it lies in memory, whatever the strides.
-        tensors[key] = np.ascontiguousarray(value)
+    digest = hashlib.sha256()
+
+    def fill(path: str) -> None:
+        with open(path, "wb") as file:
+            for piece in _pieces(values, metadata):
+                file.write(piece)
+                digest.update(piece)
+
+    storage.write_file(name, fill, fault)
+    return FileInfo(name, storage.size(name), digest.hexdigest())
+
+
+def _pieces(
+    values: Mapping[str, Array | Tensor], metadata: Mapping[str, Any]
+) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a file: the header's length, the header, and the tensors as it says."""
+    # The widest first: so each begins at a multiple of its width, as the header ends at one of 8.
+    ordered = sorted(values.items(), key=lambda item: -item[1].dtype.itemsize)
     # Scalars and counters may be numpy's; item() is the plain number.
-    text = {METADATA_KEY: json.dumps(metadata, sort_keys=True, default=lambda n: n.item())}
-    storage.write_file(name, lambda path: save_file(tensors, path, metadata=text), fault)
-    return FileInfo(name, storage.size(name), sha256(storage, name))
+    text = json.dumps(metadata, sort_keys=True, default=lambda n: n.item())
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: text}}
+    end = 0
+    for key, value in ordered:
+        begin, end = end, end + math.prod(value.shape) * value.dtype.itemsize
+        code = _CODE_OF[value.dtype.name]
+        header[key] = {"dtype": code, "shape": value.shape, "data_offsets": [begin, end]}
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    yield len(encoded).to_bytes(8, "little")
+    yield encoded
+    for key, value in ordered:
+        little_endian = _CODES[header[key]["dtype"]]
+        for block in [value] if isinstance(value, np.ndarray) else value.blocks():
+            if block.size:
+                yield np.ascontiguousarray(block, little_endian).data
 
 
 def sha256(storage: Storage, name: str) -> str:

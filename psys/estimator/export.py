@@ -15,11 +15,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
+from psys import __version__
 from psys.arrays import DTYPES, Array, VariableSpec
 from psys.checkpoint import CheckpointReader, FileStorage, ModelReader, open_checkpoint
 from psys.checkpoint.manifest import variable_from_config, variable_to_config
@@ -312,7 +312,7 @@ def _fill(
         shutil.copyfile(source, target)
     document = {
         "version": VERSION,
-        "psys_version": metadata.version("psys"),
+        "psys_version": __version__,
         **identity,
         "variables": [variable_to_config(spec) for spec in specs],
         "bytes": info.bytes,

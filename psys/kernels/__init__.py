@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "add_columns",
     "add_rows",
-    "all_finite",
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
@@ -43,16 +42,13 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def prepare_push(dtype: str) -> None:
-    """Compile now what every push takes before it is applied, so that none has to wait for it.
+    """Compile now what every push of rows takes before it is applied, so that none waits for it.
 
     Args:
         dtype: of the variable.
     """
-    from psys.kernels import floats, rows
+    from psys.kernels import rows
 
-    if np.dtype(dtype) in _FLOATS:
-        finite = floats.all_finite_32 if dtype == "float32" else floats.all_finite_64
-        finite.prepare(np.dtype(dtype))
     rows.sum_duplicates.prepare(np.dtype(dtype))
 
 
@@ -283,18 +279,6 @@ def _check_columns(wide: Array, column: int, width: int, index: Array) -> None:
         raise ModelError(
             f"Columns {column} to {column + width} of {len(index)} rows do not fit {wide.shape}."
         )
-
-
-def all_finite(array: Array) -> bool:
-    """Return whether no element is NaN or infinite."""
-    from psys.kernels import floats
-
-    if array.dtype not in _FLOATS:
-        return array.dtype.kind in "biu" or bool(np.isfinite(array).all())
-    flat = _to_read(array, array.dtype).reshape(-1)
-    if array.dtype.itemsize == 4:
-        return bool(floats.all_finite_32(flat.view(np.uint32)))
-    return bool(floats.all_finite_64(flat.view(np.uint64)))
 
 
 def to_bfloat16(array: Array, out: Array | None = None) -> Array:

@@ -1,4 +1,4 @@
-"""Loops over the bits of floating-point numbers: is it finite; 16 bits for 32 and back.
+"""Loops over the bits of floating-point numbers: 16 bits for 32, and back.
 
 float32 comes as uint32 and the 16-bit forms as uint16, bit for bit. Narrowing rounds to the
 nearest, a tie to the even; a NaN stays a NaN, too large a number becomes infinite.
@@ -14,26 +14,6 @@ from psys.kernels.compiling import changes, kernel, reads
 
 if TYPE_CHECKING:
     from psys.arrays import Array
-
-
-@kernel(reads(1, "uint32"))
-def all_finite_32(bits: Array) -> bool:
-    """Return whether no float32 has an exponent of all ones, as infinities and NaN have."""
-    exponent = np.uint32(0x7F800000)
-    broken = np.uint32(0)
-    for i in range(len(bits)):
-        broken |= np.uint32((bits[i] & exponent) == exponent)
-    return bool(broken == 0)
-
-
-@kernel(reads(1, "uint64"))
-def all_finite_64(bits: Array) -> bool:
-    """Return whether no float64 has an exponent of all ones."""
-    exponent = np.uint64(0x7FF0000000000000)
-    broken = np.uint64(0)
-    for i in range(len(bits)):
-        broken |= np.uint64((bits[i] & exponent) == exponent)
-    return bool(broken == 0)
 
 
 @kernel(reads(1, "uint32"), changes(1, "uint16"))

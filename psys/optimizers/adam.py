@@ -57,6 +57,7 @@ class AdamOptimizer(CompiledOptimizer):
 
     kind: ClassVar[str] = "Adam"
     arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "beta1", "beta2", "epsilon")
+    moves_all_rows: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -126,6 +127,7 @@ class LazyAdamOptimizer(AdamOptimizer):
     """
 
     kind: ClassVar[str] = "LazyAdam"
+    moves_all_rows: ClassVar[bool] = False
 
     @property
     def kernel(self) -> str:

@@ -42,6 +42,7 @@ class Optimizer(ABC):
         arguments: the attributes that make up its configuration.
         averaged: whether, in synchronous training, the gradients of several trainers are averaged;
             False if they are only summed.
+        moves_all_rows: whether ``apply_sparse`` changes rows that have no gradient, too.
         learning_rate: the step size: a number, or a schedule; inside ``update`` always a number.
         use_locking: accepted for tf programs; updates of a slice never overlap here.
         name: accepted for tf programs; slots are saved under ``kind``.
@@ -52,6 +53,7 @@ class Optimizer(ABC):
     kind: ClassVar[str] = ""
     arguments: ClassVar[tuple[str, ...]] = ("learning_rate",)
     averaged: ClassVar[bool] = True
+    moves_all_rows: ClassVar[bool] = False
 
     def __init__(
         self, learning_rate: float | LearningRateSchedule, use_locking: bool, name: str

@@ -29,7 +29,8 @@ from psys.ps.messages import (
 )
 from psys.ps.shard import LoadedSlice
 from psys.ps.shard_save import ShardSave
-from psys.ps.slice_state import SliceState, Snapshot, apply_all, dense_values, refusal
+from psys.ps.slice_state import SliceState, apply_all, dense_values, refusal
+from psys.ps.snapshot import Snapshot
 from psys.ps.tally import PushTally
 from psys.ps.updates import Accumulator, ahead_of, combine, gradients_of
 

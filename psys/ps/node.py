@@ -31,7 +31,7 @@ from psys.ps.messages import (
 )
 from psys.ps.roster import Instance
 from psys.ps.shard import LoadedSlice
-from psys.ps.slice_state import Snapshot
+from psys.ps.snapshot import Snapshot
 
 WAIT_ANSWER_SECS = 5.0
 """A caller that waits for a grant hears for whom after this long, and asks again."""

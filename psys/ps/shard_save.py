@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from psys.ps.fence import Fence
 from psys.ps.messages import Fences, PastFence, ShardFile, TaskName
-from psys.ps.slice_state import SliceState, Snapshot
+from psys.ps.slice_state import SliceState
+from psys.ps.snapshot import Snapshot
 
 
 @dataclass
@@ -61,7 +62,7 @@ class ShardSave:
         inputs: Mapping[TaskName, int],
         examples: int,
     ) -> None:
-        """Copy what is to be written.
+        """Keep what is to be written.
 
         Args:
             index: of the shard.
@@ -78,7 +79,7 @@ class ShardSave:
             index,
             self.cut_step,
             dict(self.cut),
-            tuple(state.copy() for state in slices),
+            tuple(state.cut() for state in slices),
         )
 
     def note_written(self, save: str, file: ShardFile | None, error: str) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from psys import kernels
 from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
 from psys.errors import ModelError
 from psys.optimizers import optimizer as optimizers
-from psys.ps.messages import ExchangeRequest, Fences
+from psys.ps.messages import ExchangeRequest
 from psys.ps.shard import LoadedSlice
+from psys.ps.snapshot import VALUE, SliceCut
 
 
 @dataclass
@@ -32,6 +34,8 @@ class SliceState:
     scalars: dict[str, float]
     changed: int = 0
     """The shard's version when the value last changed; what was loaded is of version 0."""
+    _cuts: WeakSet[SliceCut] = field(default_factory=WeakSet, repr=False)
+    """Those that are still to be read, or being read."""
 
     @classmethod
     def from_loaded(cls, loaded: LoadedSlice) -> SliceState:
@@ -65,18 +69,12 @@ class SliceState:
                 )
         return state
 
-    def copy(self) -> SliceState:
-        """Return a copy that later pushes do not change."""
-        return SliceState(
-            self.spec,
-            self.start,
-            self.stop,
-            self.value.copy(),
-            self.optimizer,
-            {name: slot.copy() for name, slot in self.slots.items()},
-            dict(self.scalars),
-            self.changed,
-        )
+    def cut(self) -> SliceCut:
+        """Return the slice as it is now, whatever later pushes change."""
+        arrays = {VALUE: self.value, **self.slots}
+        made = SliceCut(self.spec, self.start, self.stop, arrays, self.scalars)
+        self._cuts.add(made)
+        return made
 
     def refusal(self, gradient: Gradient, global_step: int) -> str:
         """Return why the gradient of ``global_step`` cannot be applied here, '' if it can."""
@@ -127,6 +125,7 @@ class SliceState:
         assert self.optimizer is not None  # refusal() said so before
         if isinstance(gradient, IndexedSlices):
             summed = gradient.summed()
+            self._keep(None if self.optimizer.moves_all_rows else summed.indices)
             self.optimizer.apply_sparse(
                 self.value,
                 self.slots,
@@ -136,21 +135,15 @@ class SliceState:
                 global_step=global_step,
             )
         else:
+            self._keep(None)
             self.optimizer.apply_dense(
                 self.value, self.slots, self.scalars, gradient, global_step=global_step
             )
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A cut of one shard, ready to be written."""
-
-    save: str
-    generation: str
-    index: int
-    global_step: int
-    cut: Fences
-    slices: tuple[SliceState, ...]
+    def _keep(self, rows: Array | None) -> None:
+        """Let cuts copy what is about to be changed: these rows, or all."""
+        for one in self._cuts:
+            one.keep(rows)
 
 
 def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
@@ -219,8 +212,9 @@ def prepare(slices: Sequence[LoadedSlice]) -> None:
         for one in slices
         if one.spec.optimizer is not None
     }
+    for dtype in {one.spec.dtype for one in slices if one.spec.sparse}:
+        kernels.prepare_push(dtype)  # whatever applies it, a numpy update of the user's too
     for spec in wanted.values():
-        kernels.prepare_push(spec.dtype)  # whatever applies it, a numpy update of the user's too
         optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 
+from psys import kernels
 from psys.errors import JobFailed
 from psys.estimator.run_config import RunConfig
 from psys.host import NodeHost
@@ -59,6 +60,10 @@ def run(config: RunConfig, max_steps: int | None, without_script: bool = False) 
             membership.settings.task,
             membership.settings.shard_addresses[membership.settings.hosts or 0],
         )
+        # While trainers start; a load waits for what is not ready by then.
+        threading.Thread(
+            target=kernels.prepare_push, args=("float32",), name="psys-kernels", daemon=True
+        ).start()
         if membership.attendance is None:
             _lead(membership, leaving, max_steps)
         else:

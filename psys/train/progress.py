@@ -10,10 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+if TYPE_CHECKING:
+    from psys.train.progress_bar import ProgressBar
 
 _BAR_EVERY_SECS = 0.2
 _LINE_EVERY_SECS = 10.0
@@ -48,7 +48,12 @@ class ProgressReporter:
         self._global_step: int | None = None
         self._said_step: int | None = None
         self._next_secs = float("-inf")
-        self._bar = _Bar(total_steps, stream) if stream.isatty() else None
+        self._bar: ProgressBar | None = None
+        if stream.isatty():
+            # Here and not above: most processes have no terminal, and rich takes its time.
+            from psys.train.progress_bar import ProgressBar
+
+            self._bar = ProgressBar(total_steps, stream)
 
     def update(self, global_step: int, examples: int, loss: float | None) -> None:
         """Take note of one step of this trainer.
@@ -159,35 +164,3 @@ class _Rate:
         return (
             (last_step - first_step) / (last_secs - first_secs) if last_secs > first_secs else 0.0
         )
-
-
-class _Bar:
-    """A rich progress bar without a thread of its own: it is drawn when there is news."""
-
-    def __init__(self, total_steps: int | None, stream: TextIO) -> None:
-        steps = "{task.completed:.0f}" + ("" if total_steps is None else "/{task.total:.0f}")
-        self._progress = Progress(
-            TextColumn("step " + steps),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[details]}"),
-            console=Console(file=stream),
-            auto_refresh=False,
-            expand=True,
-        )
-        self._total_steps = total_steps
-        self._task: TaskID | None = None
-
-    def show(self, step: int, details: str) -> None:
-        """Draw the bar at a step."""
-        if self._task is None:
-            self._progress.start()
-            self._task = self._progress.add_task("", total=self._total_steps, details="")
-        self._progress.update(self._task, completed=step, details=details, refresh=True)
-
-    def print(self, text: str) -> None:
-        """Write a line above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Leave the bar as it stands and show the cursor again."""
-        self._progress.stop()

@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import Callable
 
-from psys.arrays import Array
 from psys.checkpoint.manifest import Manifest, checkpoint_dir, commit, shard_file_name
 from psys.checkpoint.shard_file import write_shard
 from psys.checkpoint.storage import FileStorage
@@ -22,7 +21,7 @@ from psys.errors import (
     ShardUnavailable,
 )
 from psys.ps.messages import ShardFile
-from psys.ps.slice_state import Snapshot
+from psys.ps.snapshot import Snapshot
 from psys.rpc.remote_catalog import read_manifest, read_shard_file
 
 logger = logging.getLogger("psys")
@@ -35,17 +34,11 @@ def shard_writer(model_dir: str, shard_count: int) -> Callable[[Snapshot], Shard
     def write(snapshot: Snapshot) -> ShardFile:
         directory = checkpoint_dir(snapshot.global_step, snapshot.save)
         name = shard_file_name(snapshot.index, shard_count)
-        values: dict[str, Array] = {}
-        for state in snapshot.slices:
-            values[state.spec.name] = state.value
-            kind = (state.spec.optimizer or {}).get("kind", "")
-            for slot, array in state.slots.items():
-                values[f"{state.spec.name}/{kind}/{slot}"] = array
         cut = {task: list(key) for task, key in snapshot.cut.items()}
         info = write_shard(
             storage,
             f"{directory}/{name}",
-            values,
+            snapshot.tensors(),
             {
                 "checkpoint_id": snapshot.save,
                 "generation": snapshot.generation,

@@ -1,4 +1,4 @@
-"""Unique ids, sums of rows, finite checks and 16-bit numbers against plain numpy."""
+"""Unique ids, sums of rows and 16-bit numbers against plain numpy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from psys import kernels
 from psys.arrays import IndexedSlices
@@ -92,30 +91,6 @@ def test_as_many_rows_as_ids() -> None:
     ):
         with pytest.raises(ModelError, match="2 rows have"):
             wrong()
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@given(data=st.data())
-def test_all_finite(dtype: str, data: Any) -> None:
-    shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9)
-    array = data.draw(hnp.arrays(dtype, shapes))
-    assert kernels.all_finite(array) == bool(np.isfinite(array).all())
-
-
-@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_one_broken_number_anywhere_is_found(broken: float, dtype: str) -> None:
-    array = np.full((3, 77), np.finfo(dtype).max, dtype)
-    assert kernels.all_finite(array)
-    assert kernels.all_finite(array[:, ::2])
-    for at in range(0, array.size, 10):
-        one = array.copy()
-        one.reshape(-1)[at] = broken
-        assert not kernels.all_finite(one)
-
-
-def test_integers_are_finite() -> None:
-    assert kernels.all_finite(np.arange(3))
 
 
 ALL_HALVES = np.arange(1 << 16, dtype=np.uint16)

@@ -13,6 +13,7 @@ from psys.initializers import Constant
 from psys.ps.memory_shard import MemoryShard
 from psys.ps.messages import Outcome, PastFence, ShardFile, ShardOrders, ShardPhase
 from psys.ps.shard import LoadedSlice
+from psys.ps.snapshot import VALUE
 
 if TYPE_CHECKING:
     from .conftest import ShardBench
@@ -286,7 +287,7 @@ def test_what_is_in_the_cut_is_let_in_then_the_cut_is_taken_then_the_rest_goes_o
     assert snapshot is not None
     assert (snapshot.save, snapshot.generation, snapshot.global_step) == ("s", "g", 2)
     assert dict(snapshot.cut) == {"worker:0": (1, 2)}
-    values = {state.spec.name: state.value for state in snapshot.slices}
+    values = {key: np.concatenate(list(one.blocks())) for key, one in snapshot.tensors().items()}
     assert values["dense"].tolist() == [2.0, 2.0]
     assert bench.count == 3.0
     assert bench.shard.take_snapshot() is None
@@ -303,7 +304,7 @@ def test_the_cut_waits_for_a_push_that_was_sent_and_has_not_come(
     assert outcomes == [Outcome.APPLIED] * 2  # its own, then the one that had to wait
     snapshot = bench.shard.take_snapshot()
     assert snapshot is not None
-    assert snapshot.slices[0].value.tolist() == [1.0, 1.0]
+    assert snapshot.slices[0].read(VALUE, 0, 2).tolist() == [1.0, 1.0]
 
 
 def test_the_cut_does_not_wait_for_a_lost_trainer(bench: ShardBench) -> None:

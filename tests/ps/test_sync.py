@@ -29,6 +29,7 @@ from psys.ps.messages import (
 )
 from psys.ps.node import WAIT_ANSWER_SECS
 from psys.ps.shard import LoadedSlice
+from psys.ps.snapshot import VALUE
 
 if TYPE_CHECKING:
     from .conftest import LeadBench, ShardBench
@@ -139,7 +140,7 @@ def test_a_cut_has_no_gradient_that_is_only_kept(shard: ShardBench) -> None:
     assert shard.cut({"chief": (1, 1)}, step=1) == []
     snapshot = shard.shard.take_snapshot()
     assert snapshot is not None
-    assert snapshot.slices[0].value.tolist() == [1.0, 1.0]
+    assert snapshot.slices[0].read(VALUE, 0, 2).tolist() == [1.0, 1.0]
     order = UpdateOrder(2, 1, {"chief": (1, 2), "worker:0": (1, 1)})
     assert len(shard.obey(save="", cut=None, update=order)) == 2
 

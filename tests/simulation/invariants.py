@@ -25,7 +25,7 @@ from psys.ps.messages import (
     Verdict,
 )
 from psys.ps.roster import Instance, Member
-from psys.ps.slice_state import Snapshot
+from psys.ps.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from simulation.cluster import Plan

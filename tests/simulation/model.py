@@ -14,7 +14,8 @@ from psys.arrays import Array, IndexedSlices, VariableSpec
 from psys.initializers import Constant
 from psys.ps.memory_shard import MemoryShard
 from psys.ps.shard import LoadedSlice
-from psys.ps.slice_state import SliceState, Snapshot
+from psys.ps.slice_state import SliceState
+from psys.ps.snapshot import VALUE, Snapshot
 
 ROWS = 1024
 DENSE = ("count", "seldom")
@@ -67,7 +68,7 @@ def shard_values(shard: MemoryShard) -> Values:
 
 def snapshot_values(snapshot: Snapshot) -> Values:
     """Return the values of a cut."""
-    return values_of(snapshot.slices)
+    return {one.spec.name: one.read(VALUE, 0, one.stop - one.start) for one in snapshot.slices}
 
 
 def applied(values: Values) -> set[int]:

@@ -145,9 +145,9 @@ class Server(Process):
         snapshot = node.take_snapshot()
         if snapshot is not None:
             disk = self.cluster.disk
-            file = ShardFileOnDisk(snapshot, snapshot_values(snapshot))
 
-            def write() -> None:
+            def write() -> None:  # what was applied since the cut is not in it
+                file = ShardFileOnDisk(snapshot, snapshot_values(snapshot))
                 disk.files[snapshot.save, node.shard.index] = file
                 name = ShardFile(f"shard-{node.shard.index}", 1, "")
                 self._deliver(node.written(snapshot.save, name, "", self.clock.now))

@@ -19,7 +19,8 @@ from psys.host import NodeHost
 from psys.initializers import Constant
 from psys.ps.messages import ShardFacts, ShardOrders, ShardPhase
 from psys.ps.shard import LoadedSlice
-from psys.ps.slice_state import SliceState, Snapshot
+from psys.ps.slice_state import SliceState
+from psys.ps.snapshot import Snapshot
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
 from psys.train.shard_files import fetch_checkpoint, shard_writer
@@ -71,7 +72,7 @@ def save(ps: list[Ps]) -> Manifest:
     for index, (one, (start, stop)) in enumerate(zip(ps, ROWS, strict=True)):
         state = SliceState.from_loaded(LoadedSlice(SPEC, start, stop, value=VALUE[start:stop]))
         write = shard_writer(one.storage.root, 2)
-        file = write(Snapshot(ID, "g", index, STEP, {"chief": (1, STEP)}, (state,)))
+        file = write(Snapshot(ID, "g", index, STEP, {"chief": (1, STEP)}, (state.cut(),)))
         entries.append(ShardEntry(file.name, file.size_bytes, file.sha256, (("w", start, stop),)))
     return Manifest(ID, "job", "g", STEP, 1.0, (SPEC,), tuple(entries), cut={"chief": (1, STEP)})
 
