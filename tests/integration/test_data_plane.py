@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,3 +51,13 @@ def test_an_overlapped_finite_input_is_trained_on_exactly_once(make_cluster: Mak
     cluster = make_cluster(ps=2, arguments=["--batches", 30, "--pipeline_depth", 1])
     finished(*cluster.start_all().values())
     check_model(cluster.model_dir, 60)
+
+
+def test_a_ps_has_its_kernels_ready_before_anybody_comes(make_cluster: MakeCluster) -> None:
+    ps = make_cluster(ps=1).start("ps")
+    ps.saw("listens on")
+    mapped = Path(f"/proc/{ps.process.pid}/maps")
+    moment, end = threading.Event(), time.monotonic() + 60
+    while "llvmlite" not in mapped.read_text():
+        assert time.monotonic() < end
+        moment.wait(0.05)

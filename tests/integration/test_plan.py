@@ -30,8 +30,8 @@ from psys.rpc.remote_cluster import fetch_status
 
 MakeCluster = Callable[..., Cluster]
 
-ROW_BYTES = {TABLE: 4 * WIDTH, "steps_applied": 8, "weights": 4 * 3}
-ROWS = {TABLE: 512, "steps_applied": 1, "weights": 8}
+ROW_BYTES = {TABLE: 4 * WIDTH, "frozen": 4 * 64, "steps_applied": 8, "weights": 4 * 3}
+ROWS = {TABLE: 512, "frozen": 64, "steps_applied": 1, "weights": 8}
 
 
 def psys(*arguments: str) -> str:
