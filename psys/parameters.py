@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -109,6 +109,33 @@ class Pulled:
     versions: tuple[int, ...] = ()
 
 
+_Sent = tuple[Sequence[int], ClusterError | None]
+"""The shards a request was sent to, and why it was not sent to another."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An exchange that was begun, and is to be finished.
+
+    Attributes:
+        place: who counts it.
+        requests: one for each shard.
+        rows: global ids wanted of each table.
+        wanted: for each table, where they are on each shard.
+        pull: whether values are wanted at all.
+        sent: the shards it was sent to.
+        failure: why it was not sent to another.
+    """
+
+    place: Place
+    requests: Sequence[ExchangeRequest]
+    rows: Mapping[str, Array]
+    wanted: Mapping[str, Mapping[int, tuple[Positions, Array]]]
+    pull: bool
+    sent: Sequence[int]
+    failure: ClusterError | None
+
+
 class Parameters:
     """All variables of one model, spread over ``shards``. One trainer, one thread."""
 
@@ -199,7 +226,34 @@ class Parameters:
         wants_grant: bool = True,
         origin: Origin = NO_ORIGIN,
     ) -> Pulled:
-        """Push one step and pull the next, over all shards at once.
+        """Push one step and pull the next, over all shards at once: ``begin`` and ``finish``.
+
+        Raises:
+            ModelError: if a gradient does not fit; nothing was sent.
+            GenerationChanged: if the model was restored meanwhile; join again.
+            Fenced: if another process has this task's place.
+            ShardUnavailable: if a ps stayed out of reach for ``retry_secs``.
+        """
+        return self.finish(
+            self.begin(
+                place, sequence, gradients, rows, pull=pull, wants_grant=wants_grant, origin=origin
+            )
+        )
+
+    def begin(
+        self,
+        place: Place,
+        sequence: int,
+        gradients: Mapping[str, Gradient] | None,
+        rows: Mapping[str, Array],
+        *,
+        pull: bool = True,
+        wants_grant: bool = True,
+        origin: Origin = NO_ORIGIN,
+    ) -> Exchange:
+        """Send one step's push and the next one's pull, and do not wait; ``finish`` does.
+
+        Between the two nothing else may be begun. What ps cannot be reached is told by ``finish``.
 
         Args:
             place: who counts this step.
@@ -212,9 +266,6 @@ class Parameters:
 
         Raises:
             ModelError: if a gradient does not fit; nothing was sent.
-            GenerationChanged: if the model was restored meanwhile; join again.
-            Fenced: if another process has this task's place.
-            ShardUnavailable: if a ps stayed out of reach for ``retry_secs``.
         """
         if place != self._cached_for:
             # Versions mean nothing beyond their generation.
@@ -244,10 +295,24 @@ class Parameters:
         self._bound_replies(requests)
         for shard, request in zip(self.shards, requests, strict=True):
             shard.prepare_exchange(request)
-        replies = self._call(place, requests, [None] * len(requests))
+        sent, failure = self._send(requests, range(len(requests)))
+        return Exchange(place, requests, rows, wanted, pull, sent, failure)
+
+    def finish(self, exchange: Exchange) -> Pulled:
+        """Wait for what was begun; send it again where a ps could not be reached.
+
+        Raises:
+            ModelError: if a ps refused it.
+            GenerationChanged: if the model was restored meanwhile; join again.
+            Fenced: if another process has this task's place.
+            ShardUnavailable: if a ps stayed out of reach for ``retry_secs``.
+        """
+        place, requests = exchange.place, exchange.requests
+        begun = exchange.sent, exchange.failure
+        replies = self._call(place, requests, [None] * len(requests), begun)
         outcome, staleness = replies[0].outcome, max(reply.staleness for reply in replies)
         dense: Mapping[str, Array] = {}
-        if pull:
+        if exchange.pull:
             while self.same_version and len({reply.version for reply in replies}) > 1:
                 replies = self._catch_up(place, requests, replies)
             # Rows fetched in the middle of a step do not make its gradients any newer.
@@ -259,8 +324,8 @@ class Parameters:
         return Pulled(
             dense=dense,
             rows={
-                name: (ids, self._join_rows(name, ids, wanted[name], replies))
-                for name, ids in rows.items()
+                name: (ids, self._join_rows(name, ids, exchange.wanted[name], replies))
+                for name, ids in exchange.rows.items()
             },
             grant=lead.grant,
             global_step=lead.global_step,
@@ -283,6 +348,7 @@ class Parameters:
         place: Place,
         requests: Sequence[ExchangeRequest],
         known: Sequence[ExchangeReply | None],
+        first: _Sent | None = None,
     ) -> list[ExchangeReply]:
         """Send every request, and again the same where a ps could not be reached.
 
@@ -290,21 +356,17 @@ class Parameters:
             place: who asks.
             requests: one for each shard.
             known: the replies there are; the others are asked for.
+            first: how they were sent already; None if they were not.
         """
         replies, requests = list(known), list(requests)
         begun: float | None = None
         pause = 0.05
         while True:
-            failure: ClusterError | None = None
             open_ones = [i for i, reply in enumerate(replies) if reply is None]
-            sent = []
-            for index in open_ones:
-                try:
-                    self.shards[index].begin_exchange(requests[index])
-                    sent.append(index)
-                except (ShardUnavailable, ShardTimeout) as error:
-                    failure = error
-                    requests[index] = replace(requests[index], known_version=None)
+            sent, failure = first or self._send(requests, open_ones)
+            first = None
+            for index in set(open_ones) - set(sent):
+                requests[index] = replace(requests[index], known_version=None)
             waiting = False
             for index in sent:
                 try:
@@ -338,6 +400,18 @@ class Parameters:
             # Jittered back-off: several trainers must not return in step.
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, 1.0)
+
+    def _send(self, requests: Sequence[ExchangeRequest], indices: Iterable[int]) -> _Sent:
+        """Begin exchanges; return with which shards, and why not with the others."""
+        sent: list[int] = []
+        failure: ClusterError | None = None
+        for index in indices:
+            try:
+                self.shards[index].begin_exchange(requests[index])
+                sent.append(index)
+            except (ShardUnavailable, ShardTimeout) as error:
+                failure = error
+        return sent, failure
 
     def _say(self, reply: ExchangeReply) -> None:
         """Say whom a ps waits for, every so often."""

@@ -1,11 +1,11 @@
 """Compile a kernel once a machine and user: lazily, cached on disk, one process at a time.
 
 A kernel is a plain Python loop over arrays that numba compiles for one dtype when it is first
-asked for. Compiled code holds no Python lock while it runs. It is kept in the first of these
-directories that belongs to the user alone: numba's own (``NUMBA_CACHE_DIR``), then
-``~/.cache/psys/kernels``, then ``psys-kernels-<user id>`` below the temporary directory; where
-none can be written, every process compiles for itself and says so. Nothing here knows what a
-kernel computes.
+asked for. Compiled code holds no Python lock while it runs, unless its kernel is ``short``. It is
+kept in the first of these directories that belongs to the user alone: numba's own
+(``NUMBA_CACHE_DIR``), then ``~/.cache/psys/kernels``, then ``psys-kernels-<user id>`` below the
+temporary directory; where none can be written, every process compiles for itself and says so.
+Nothing here knows what a kernel computes.
 """
 
 from __future__ import annotations
@@ -79,8 +79,19 @@ class Kernel:
     Division by zero gives infinity, as in numpy; indices are not checked against the arrays.
     """
 
-    def __init__(self, function: Callable[..., Any], parameters: tuple[Parameter, ...]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], parameters: tuple[Parameter, ...], *, short: bool
+    ) -> None:
+        """Describe a kernel; nothing is compiled.
+
+        Args:
+            function: the loop.
+            parameters: of the function, in order.
+            short: keep Python's lock: for what takes microseconds and is called dozens of times
+                a step, where letting another thread in costs more than making it wait.
+        """
         self.name = function.__name__
+        self._jit: Any = numba.njit(nogil=not short, error_model="numpy")
         self._function = function
         self._parameters = parameters
         self._lock = threading.Lock()
@@ -109,7 +120,7 @@ class Kernel:
         types = tuple(one.type(dtype) for one in self._parameters)
         directory = cache_directory()
         if directory is not None:
-            dispatcher: Any = inner(self._function)
+            dispatcher: Any = self._jit(self._function)
             try:
                 with _alone(directory / f"{self.name}.lock"):
                     _keep_in(directory, dispatcher)
@@ -126,14 +137,14 @@ class Kernel:
                 )
             else:
                 return _finished(dispatcher)
-        dispatcher = inner(self._function)
+        dispatcher = self._jit(self._function)
         dispatcher.compile(types)
         return _finished(dispatcher)
 
 
-def kernel(*parameters: Parameter) -> Callable[[Callable[..., Any]], Kernel]:
-    """Return a decorator that makes a function with these parameters a ``Kernel``."""
-    return lambda function: Kernel(function, parameters)
+def kernel(*parameters: Parameter, short: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
+    """Return a decorator that makes a function with these parameters a ``Kernel``; see there."""
+    return lambda function: Kernel(function, parameters, short=short)
 
 
 def _finished(dispatcher: Any) -> Callable[..., Any]:

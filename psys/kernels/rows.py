@@ -100,7 +100,7 @@ def sum_duplicates(ids: Array, values: Array, found: Array, sums: Array) -> int:
     return count
 
 
-@kernel(reads(2), reads(1, "int64"), changes(2))
+@kernel(reads(2), reads(1, "int64"), changes(2), short=True)
 def add_rows(values: Array, index: Array, sums: Array) -> int:
     """Add row i of ``values`` to row ``index[i]`` of ``sums``.
 
@@ -115,7 +115,7 @@ def add_rows(values: Array, index: Array, sums: Array) -> int:
     return -1
 
 
-@kernel(reads(2), reads(1, "int64"), changes(2), reads(0, "int64"))
+@kernel(reads(2), reads(1, "int64"), changes(2), reads(0, "int64"), short=True)
 def put_rows(rows: Array, index: Array, out: Array, column: int) -> int:
     """Write row ``index[i]`` of ``rows`` to row i of ``out``, from ``column`` on.
 
@@ -131,7 +131,7 @@ def put_rows(rows: Array, index: Array, out: Array, column: int) -> int:
     return -1
 
 
-@kernel(reads(2), reads(0, "int64"), reads(1, "int64"), changes(2))
+@kernel(reads(2), reads(0, "int64"), reads(1, "int64"), changes(2), short=True)
 def add_columns(values: Array, column: int, index: Array, sums: Array) -> int:
     """Add what stands in row i of ``values`` from ``column`` on to row ``index[i]`` of ``sums``.
 

@@ -7,7 +7,6 @@ the end of a job the step computed last may not be granted, and is thrown away.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from psys.errors import GenerationChanged
@@ -76,7 +75,8 @@ class OverlappedSession(Session):
         begun = self._begin_step()
         third = batches.at_once(2)
         more = not batches.ends_before(1)
-        sent = self._courier.send(partial(self._send, computed, third, more=more))
+        # Sent by this thread: were it the courier's work, this one would compete with it.
+        sent = self._courier.wait(self._send(computed, third, more=more))
         second = batches.at_once(1)
         following: _Step | None = None
         if second is not None and later is not None:

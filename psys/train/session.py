@@ -195,7 +195,7 @@ class Session:
             begun = self._begin_step()
             computed = self._compute(batch, pulled)
             following = batches.at(1)
-            pulled = self._send(computed, following, more=following is not None)
+            pulled = self._send(computed, following, more=following is not None)()
             self._end_step(batches, computed, begun, pulled)
         return self._input_ended()
 
@@ -283,9 +283,9 @@ class Session:
             )
         return Computed(batch, gradients, loss, spec, step, pulled.versions)
 
-    def _send(self, computed: Computed, later: Batch | None, *, more: bool) -> Pulled:
-        """Push a step and pull what the batch ``later`` needs."""
-        return self._trainer.step(
+    def _send(self, computed: Computed, later: Batch | None, *, more: bool) -> Callable[[], Pulled]:
+        """Push a step and pull what ``later`` needs; return what waits for the answer."""
+        return self._trainer.begin_step(
             computed.gradients,
             None if later is None else later.rows,
             more=more,

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from psys.arrays import Array, Gradient
 from psys.attendance import Attendance
 from psys.errors import Fenced, GenerationChanged
-from psys.parameters import NO_ORIGIN, Origin, Parameters, Place, Pulled
+from psys.parameters import NO_ORIGIN, Exchange, Origin, Parameters, Place, Pulled
 from psys.ps.messages import Directive, Standing, TaskPhase
 
 logger = logging.getLogger("psys")
@@ -75,7 +76,7 @@ class Trainer:
 
     def pull(self, rows: Mapping[str, Array]) -> Pulled:
         """Pull what a batch needs, and ask for permission to train on it."""
-        return self._exchange(None, rows, wants_grant=True, pull=True)
+        return self._begin(None, rows, wants_grant=True, pull=True)()
 
     def step(
         self,
@@ -87,7 +88,33 @@ class Trainer:
         examples: int,
         versions: tuple[int, ...] = (),
     ) -> Pulled:
-        """Push a step; pull what a later one needs.
+        """Push a step; pull what a later one needs: ``begin_step``, and what it returns.
+
+        Raises:
+            ModelError: if a gradient does not fit, or a ps refused the step.
+            GenerationChanged: if the model was restored meanwhile; join again.
+            ClusterError: if a ps stayed out of reach.
+        """
+        return self.begin_step(
+            gradients,
+            rows,
+            more=more,
+            global_step=global_step,
+            examples=examples,
+            versions=versions,
+        )()
+
+    def begin_step(
+        self,
+        gradients: Mapping[str, Gradient],
+        rows: Mapping[str, Array] | None,
+        *,
+        more: bool,
+        global_step: int,
+        examples: int,
+        versions: tuple[int, ...] = (),
+    ) -> Callable[[], Pulled]:
+        """Send a step; return what waits for its answer, to be called once, from any thread.
 
         Args:
             gradients: of one batch, by variable.
@@ -96,24 +123,32 @@ class Trainer:
             global_step: the step the gradients were computed at.
             examples: in the batch.
             versions: of each shard, that the gradients were computed from; empty for the newest.
+
+        Raises:
+            ModelError: if a gradient does not fit; nothing was sent.
         """
         origin = Origin(global_step, self._input_batches + 1, examples, versions)
         pull = rows is not None
-        pulled = self._exchange(gradients, rows or {}, wants_grant=more, pull=pull, origin=origin)
-        self._input_batches += 1
-        return pulled
+        finish = self._begin(gradients, rows or {}, wants_grant=more, pull=pull, origin=origin)
+
+        def finish_step() -> Pulled:
+            pulled = finish()
+            self._input_batches += 1
+            return pulled
+
+        return finish_step
 
     def peek(self, rows: Mapping[str, Array]) -> Pulled:
         """Pull what a later batch needs, without asking for permission."""
-        return self._exchange(None, rows, wants_grant=False, pull=True)
+        return self._begin(None, rows, wants_grant=False, pull=True)()
 
     def fetch(self, table: str, ids: Array) -> Array:
         """Return rows of a table that were not foreseen, ``[n, *row_shape]``."""
         ids = np.asarray(ids, np.int64)
-        pulled = self._exchange(None, {table: ids}, wants_grant=False, pull=False)
+        pulled = self._begin(None, {table: ids}, wants_grant=False, pull=False)()
         return pulled.rows[table][1]
 
-    def _exchange(
+    def _begin(
         self,
         gradients: Mapping[str, Gradient] | None,
         rows: Mapping[str, Array],
@@ -121,22 +156,13 @@ class Trainer:
         wants_grant: bool,
         pull: bool,
         origin: Origin = NO_ORIGIN,
-    ) -> Pulled:
-        # While one thread exchanges a step, another may fetch rows that were not foreseen.
-        with self._one_at_a_time:
-            return self._exchange_alone(gradients, rows, wants_grant, pull, origin)
-
-    def _exchange_alone(
-        self,
-        gradients: Mapping[str, Gradient] | None,
-        rows: Mapping[str, Array],
-        wants_grant: bool,
-        pull: bool,
-        origin: Origin,
-    ) -> Pulled:
-        sequence = self._sequence + (gradients is not None)
+    ) -> Callable[[], Pulled]:
+        """Send an exchange; return what waits for its answer."""
+        # While one thread waits for a step's answer, another may fetch rows not foreseen.
+        self._one_at_a_time.acquire()
         try:
-            pulled = self._parameters.exchange(
+            sequence = self._sequence + (gradients is not None)
+            exchange = self._parameters.begin(
                 self._place,
                 sequence,
                 gradients,
@@ -145,10 +171,20 @@ class Trainer:
                 wants_grant=wants_grant,
                 origin=origin,
             )
+        except BaseException:
+            self._one_at_a_time.release()
+            raise
+        return partial(self._finish, exchange, sequence)
+
+    def _finish(self, exchange: Exchange, sequence: int) -> Pulled:
+        try:
+            pulled = self._parameters.finish(exchange)
+            self._sequence = sequence
         except Fenced as error:
             self._confirm_fenced(error)
             raise GenerationChanged("This task was given up for lost and is back.") from error
-        self._sequence = sequence
+        finally:
+            self._one_at_a_time.release()
         return pulled
 
     def _confirm_fenced(self, error: Fenced) -> None:
