@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,8 +34,9 @@ from psys.errors import (
     ShardTimeout,
     ShardUnavailable,
 )
+from psys.exchange import NO_ORIGIN, Exchange, Origin, Place, Pulled, Sent
 from psys.ps.dense_cache import DenseCache
-from psys.ps.messages import ExchangeReply, ExchangeRequest, Grant, Outcome, TaskName
+from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome
 from psys.ps.shard import LoadedSlice, Shard
 from psys.sharding import Positions, ShardMap, plan, planned_slices
 
@@ -47,93 +48,6 @@ REPLY_SLACK_BYTES = 4096
 SAY_EVERY_SECS = 10.0
 
 _ASK_AGAIN = (Outcome.ACCUMULATED, Outcome.WAITING)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Under which name a trainer's steps are counted.
-
-    Attributes:
-        generation: the live generation.
-        task: the trainer.
-        member: its member number in that generation.
-    """
-
-    generation: str
-    task: TaskName
-    member: int
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a push says of its batch.
-
-    Attributes:
-        global_step: the step its gradients were computed at.
-        input_batches: batches the trainer's process has trained on, this one included.
-        examples: in this batch.
-        versions: of each shard, that its gradients were computed from; empty for the newest.
-    """
-
-    global_step: int = 0
-    input_batches: int = 0
-    examples: int = 0
-    versions: tuple[int, ...] = ()
-
-
-NO_ORIGIN = Origin()
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """What one exchange brought.
-
-    Attributes:
-        dense: every dense variable, whole; only to be read, for it may be handed out again.
-        rows: for each table asked for, ``(ids, rows)`` as asked.
-        grant: the lead's permission.
-        global_step: steps counted by the lead.
-        staleness: the greatest over the shards, of the push just applied.
-        outcome: of the push, as the lead's shard told it; DROPPED by one is DROPPED by all.
-        waiting_for: whom a WAIT waits for.
-        versions: of each shard, when the values were read.
-    """
-
-    dense: Mapping[str, Array]
-    rows: Mapping[str, tuple[Array, Array]]
-    grant: Grant
-    global_step: int
-    staleness: int
-    outcome: Outcome
-    waiting_for: str
-    versions: tuple[int, ...] = ()
-
-
-_Sent = tuple[Sequence[int], ClusterError | None]
-"""The shards a request was sent to, and why it was not sent to another."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """An exchange that was begun, and is to be finished.
-
-    Attributes:
-        place: who counts it.
-        requests: one for each shard.
-        rows: global ids wanted of each table.
-        wanted: for each table, where they are on each shard.
-        pull: whether values are wanted at all.
-        sent: the shards it was sent to.
-        failure: why it was not sent to another.
-    """
-
-    place: Place
-    requests: Sequence[ExchangeRequest]
-    rows: Mapping[str, Array]
-    wanted: Mapping[str, Mapping[int, tuple[Positions, Array]]]
-    pull: bool
-    sent: Sequence[int]
-    failure: ClusterError | None
 
 
 class Parameters:
@@ -348,7 +262,7 @@ class Parameters:
         place: Place,
         requests: Sequence[ExchangeRequest],
         known: Sequence[ExchangeReply | None],
-        first: _Sent | None = None,
+        first: Sent | None = None,
     ) -> list[ExchangeReply]:
         """Send every request, and again the same where a ps could not be reached.
 
@@ -401,7 +315,7 @@ class Parameters:
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, 1.0)
 
-    def _send(self, requests: Sequence[ExchangeRequest], indices: Iterable[int]) -> _Sent:
+    def _send(self, requests: Sequence[ExchangeRequest], indices: Iterable[int]) -> Sent:
         """Begin exchanges; return with which shards, and why not with the others."""
         sent: list[int] = []
         failure: ClusterError | None = None

@@ -39,6 +39,8 @@ LAYERS: dict[str, float] = {
     # How a process runs and attends what ps decides: the threads and clocks that ps has not.
     "host": 3.5,
     "attendance": 3.5,
+    # What a trainer sees of the messages of all shards.
+    "exchange": 3.5,
     "rpc": 4,
     "parameters": 4,
     "train": 5,
@@ -57,6 +59,7 @@ ONLY = {
     "ps": {"errors", "arrays", "initializers", "kernels", "optimizers", "checkpoint"},
     "host": {"errors", "arrays", "initializers", "kernels", "ps", "attendance"},
     "attendance": {"errors", "arrays", "initializers", "ps"},
+    "exchange": {"errors", "arrays", "sharding", "ps"},
     "rpc": {
         "environment",
         "errors",
@@ -79,6 +82,7 @@ ONLY = {
         "sharding",
         "checkpoint",
         "ps",
+        "exchange",
     },
 }
 """Where a layer may import less than all below it."""

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from psys.arrays import IndexedSlices, VariableSpec
 from psys.errors import ClusterError, Fenced, GenerationChanged, ModelError, ShardUnavailable
+from psys.exchange import Place
 from psys.host import LocalShard, NodeHost
 from psys.initializers import Constant, RandomUniform
 from psys.optimizers import GradientDescentOptimizer
-from psys.parameters import Parameters, Place
+from psys.parameters import Parameters
 from psys.ps.messages import (
     Consistency,
     ExchangeReply,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from psys.parameters import Pulled
+from psys.exchange import Pulled
 
 _Errand = tuple[Callable[[], Pulled], "Future[Pulled]"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from psys.errors import GenerationChanged
-from psys.parameters import Pulled
+from psys.exchange import Pulled
 from psys.ps.messages import Grant
 from psys.train.courier import Courier
 from psys.train.input_pipeline import Batch

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from psys.arrays import Gradient
 from psys.compute.train_store import TrainStore
 from psys.errors import GenerationChanged, NanLossDuringTrainingError
-from psys.parameters import Pulled
+from psys.exchange import Pulled
 from psys.ps.messages import Grant, Outcome
 from psys.train.hooks import (
     SessionRunArgs,

@@ -16,7 +16,8 @@ import numpy as np
 from psys.arrays import Array, Gradient
 from psys.attendance import Attendance
 from psys.errors import Fenced, GenerationChanged
-from psys.parameters import NO_ORIGIN, Exchange, Origin, Parameters, Place, Pulled
+from psys.exchange import NO_ORIGIN, Exchange, Origin, Place, Pulled
+from psys.parameters import Parameters
 from psys.ps.messages import Directive, Standing, TaskPhase
 
 logger = logging.getLogger("psys")

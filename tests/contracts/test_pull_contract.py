@@ -15,10 +15,11 @@ import pytest
 
 from psys.arrays import Array, VariableSpec
 from psys.errors import GenerationChanged, ModelError, ShardUnavailable
+from psys.exchange import Place, Pulled
 from psys.host import NodeHost
 from psys.initializers import Constant, RandomUniform
 from psys.optimizers import GradientDescentOptimizer
-from psys.parameters import Parameters, Place, Pulled
+from psys.parameters import Parameters
 from psys.ps.messages import (
     Consistency,
     ExchangeReply,

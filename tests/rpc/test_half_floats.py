@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as hnp
 
 from psys.arrays import IndexedSlices, VariableSpec
 from psys.errors import ConfigError, ModelError
+from psys.exchange import Place
 from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer
-from psys.parameters import Parameters, Place
+from psys.parameters import Parameters
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome
 from psys.rpc import stream_memory
 from psys.rpc.half_floats import BFLOAT16, FLOAT16, PUSH_DTYPES, narrow, widen

@@ -14,10 +14,11 @@ import pytest
 from psys.arrays import VariableSpec
 from psys.checkpoint.storage import MemoryStorage
 from psys.errors import GenerationChanged, ModelError, ShardUnavailable
+from psys.exchange import Place
 from psys.host import NodeHost
 from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer
-from psys.parameters import Parameters, Place
+from psys.parameters import Parameters
 from psys.ps.messages import (
     ExchangeReply,
     ExchangeRequest,
