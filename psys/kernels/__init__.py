@@ -26,6 +26,7 @@ __all__ = [
     "from_bfloat16",
     "from_float16",
     "hash_buckets",
+    "hash_columns",
     "prepare_push",
     "prepare_update",
     "put_rows",
@@ -33,6 +34,7 @@ __all__ = [
     "to_bfloat16",
     "to_float16",
     "unique",
+    "unique_columns",
     "update_dense",
     "update_rows",
 ]
@@ -176,6 +178,23 @@ def unique(ids: Array) -> tuple[Array, Array]:
     found, inverse = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
     count = rows.unique(_whole(ids), found, inverse)
     return found[:count], inverse
+
+
+def unique_columns(ids: Array) -> list[tuple[Array, Array]]:
+    """Return ``unique`` of each row of ids ``[columns, n]``.
+
+    Raises:
+        ModelError: as ``unique``.
+    """
+    from psys.kernels import rows
+
+    found, inverse = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.int64)
+    counts = np.empty(len(ids), np.int64)
+    rows.unique_columns(_whole(ids), found, inverse, counts)
+    return [
+        (one[:count], places)
+        for one, places, count in zip(found, inverse, counts.tolist(), strict=True)
+    ]
 
 
 def sum_duplicates(ids: Array, values: Array) -> tuple[Array, Array]:
@@ -352,12 +371,48 @@ def hash_buckets(strings: Array, buckets: int) -> tuple[Array, int]:
     """
     from psys.kernels import strings as kernels
 
-    if not 1 <= buckets < 1 << 63:
-        raise ModelError(f"Strings are hashed into 1 to 2**63 - 1 buckets, got {buckets}.")
+    _check_buckets(buckets)
     ids = np.empty(len(strings), np.int64)
     width = strings.dtype.itemsize
     empty: int = kernels.hash_buckets(_bytes_of(strings), width, np.uint64(buckets), ids)
     return ids, empty
+
+
+def hash_columns(strings: Array, buckets: Sequence[int]) -> tuple[Array, Array]:
+    """Return ``hash_buckets`` of each row of strings ``[columns, n]``.
+
+    Args:
+        strings: dtype ``S<width>``.
+        buckets: of each column.
+
+    Returns:
+        ids ``[columns, n]``, and how many strings of each column are empty, ``[columns]``.
+
+    Raises:
+        ModelError: as ``hash_buckets``, or if there is not one number of buckets a column.
+    """
+    from psys.kernels import strings as kernels
+
+    if len(buckets) != len(strings):
+        raise ModelError(
+            f"hash_columns: {len(strings)} columns, {len(buckets)} numbers of buckets."
+        )
+    for one in buckets:
+        _check_buckets(one)
+    ids, empty = np.empty(strings.shape, np.int64), np.empty(len(strings), np.int64)
+    kernels.hash_columns(
+        _bytes_of(strings.reshape(-1)),
+        strings.dtype.itemsize,
+        np.array(buckets, np.uint64),
+        ids,
+        empty,
+    )
+    return ids, empty
+
+
+def _check_buckets(buckets: int) -> None:
+    if not 1 <= buckets < 1 << 63:
+        raise ModelError(f"Strings are hashed into 1 to 2**63 - 1 buckets, got {buckets}.")
 
 
 def _bytes_of(strings: Array) -> Array:

@@ -62,12 +62,8 @@ def _ascending(ids: Array) -> Array:
     return order
 
 
-@kernel(reads(1, "int64"), changes(1, "int64"), changes(1, "int64"))
-def unique(ids: Array, found: Array, inverse: Array) -> int:
-    """Write the sorted unique ids, and for each id the place of its like among them.
-
-    Returns how many unique ones there are.
-    """
+@inner
+def _unique(ids: Array, found: Array, inverse: Array) -> int:
     order = _ascending(ids)
     count = 0
     for i in range(len(ids)):
@@ -77,6 +73,22 @@ def unique(ids: Array, found: Array, inverse: Array) -> int:
             count += 1
         inverse[at] = count - 1
     return count
+
+
+@kernel(reads(1, "int64"), changes(1, "int64"), changes(1, "int64"))
+def unique(ids: Array, found: Array, inverse: Array) -> int:
+    """Write the sorted unique ids, and for each id the place of its like among them.
+
+    Returns how many unique ones there are.
+    """
+    return _unique(ids, found, inverse)
+
+
+@kernel(reads(2, "int64"), changes(2, "int64"), changes(2, "int64"), changes(1, "int64"))
+def unique_columns(ids: Array, found: Array, inverse: Array, counts: Array) -> None:
+    """Do for each row of ``ids`` what ``unique`` does, and write how many there are."""
+    for column in range(len(ids)):
+        counts[column] = _unique(ids[column], found[column], inverse[column])
 
 
 @kernel(reads(1, "int64"), reads(2), changes(1, "int64"), changes(2))

@@ -184,3 +184,22 @@ def hash_buckets(strings: Array, width: int, buckets: int, ids: Array) -> int:
         empty += n == 0
         ids[i] = np.int64(_hash(strings, i * width, n) % buckets)
     return empty
+
+
+@kernel(
+    reads(1, "uint8"),
+    reads(0, "int64"),
+    reads(1, "uint64"),
+    changes(2, "int64"),
+    changes(1, "int64"),
+)
+def hash_columns(strings: Array, width: int, buckets: Array, ids: Array, empty: Array) -> None:
+    """Do for each row of ``ids`` what ``hash_buckets`` does: its strings lie one after another."""
+    rows = ids.shape[1]
+    for column in range(len(ids)):
+        empty[column] = 0
+        for i in range(rows):
+            at = (column * rows + i) * width
+            n = _length(strings, at, width)
+            empty[column] += n == 0
+            ids[column, i] = np.int64(_hash(strings, at, n) % buckets[column])

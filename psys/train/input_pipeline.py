@@ -21,6 +21,7 @@ from psys.compute.build_store import Prefetch
 from psys.compute.features import InputFeatures
 from psys.compute.store import unique_ids
 from psys.errors import ModelError
+from psys.feature_column.ahead import hash_together
 
 BATCHES_AHEAD = 2
 CLOSE_LIMIT_SECS = 1.0
@@ -71,6 +72,7 @@ class Batch:
         if self._prepared or not prefetches:
             return
         found: dict[str, list[Array]] = {}
+        hash_together(self.features, (prefetch.column for prefetch in prefetches))
         for prefetch in prefetches:
             transformed = prefetch.column.transform(self.features)
             transformed.one_each  # noqa: B018 - found here, not while the model waits

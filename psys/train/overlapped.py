@@ -7,6 +7,7 @@ the end of a job the step computed last may not be granted, and is thrown away.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from psys.errors import GenerationChanged
@@ -16,6 +17,10 @@ from psys.train.courier import Courier
 from psys.train.input_pipeline import Batch
 from psys.train.lookahead import Lookahead
 from psys.train.session import Computed, LoopResult, Session
+
+LARGE_STEP_BYTES = 4 << 20
+"""From this size on the courier sends a step too: copying it lets the next one be computed. A
+smaller step is the interpreter's work for the most part, which two threads only do more slowly."""
 
 _Step = Computed | Exception
 """A step, or why it could not be computed."""
@@ -75,8 +80,11 @@ class OverlappedSession(Session):
         begun = self._begin_step()
         third = batches.at_once(2)
         more = not batches.ends_before(1)
-        # Sent by this thread: were it the courier's work, this one would compete with it.
-        sent = self._courier.wait(self._send(computed, third, more=more))
+        send = partial(self._send, computed, third, more=more)
+        if computed.nbytes < LARGE_STEP_BYTES:
+            sent = self._courier.wait(send())
+        else:
+            sent = self._courier.wait(lambda: send()())
         second = batches.at_once(1)
         following: _Step | None = None
         if second is not None and later is not None:

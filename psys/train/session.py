@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from psys.arrays import Gradient
+from psys.arrays import Gradient, IndexedSlices
 from psys.compute.train_store import TrainStore
 from psys.errors import GenerationChanged, NanLossDuringTrainingError
 from psys.exchange import Pulled
@@ -74,6 +74,14 @@ class Computed:
     spec: ModelSpec
     global_step: int
     versions: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the gradients' values."""
+        return sum(
+            one.values.nbytes if isinstance(one, IndexedSlices) else one.nbytes
+            for one in self.gradients.values()
+        )
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from psys.kernels import fingerprint64
+from psys.errors import ModelError
+from psys.kernels import fingerprint64, hash_buckets, hash_columns
 
 MASK = (1 << 64) - 1
 K0, K1, K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F
@@ -117,3 +119,28 @@ def test_any_shape_and_any_memory_layout() -> None:
     assert fingerprint64(strings).tolist() == expected
     assert fingerprint64(strings.T).tolist() == np.array(expected, np.uint64).T.tolist()
     assert fingerprint64(strings[:, ::2]).tolist() == [row[::2] for row in expected]
+
+
+@settings(max_examples=60)
+@given(st.lists(STRINGS, min_size=1, max_size=20), st.integers(1, 2**63 - 1))
+def test_buckets_are_hashes_modulo_their_number(strings: list[bytes], buckets: int) -> None:
+    array = np.array(strings, "S")
+    expected = [one_by_one(s) % buckets for s in strings]
+    ids, empty = hash_buckets(array, buckets)
+    assert (ids.dtype, ids.tolist(), empty) == (np.int64, expected, strings.count(b""))
+    columns, counts = hash_columns(np.stack([array, array]), [buckets, 7])
+    assert columns.tolist() == [expected, [one_by_one(s) % 7 for s in strings]]
+    assert counts.tolist() == [empty, empty]
+
+
+@pytest.mark.parametrize("buckets", [0, -1, 2**63])
+def test_there_is_no_such_number_of_buckets(buckets: int) -> None:
+    with pytest.raises(ModelError, match="1 to 2"):
+        hash_buckets(np.array([b"a"]), buckets)
+    with pytest.raises(ModelError, match="1 to 2"):
+        hash_columns(np.array([[b"a"]]), [buckets])
+
+
+def test_each_column_has_its_buckets() -> None:
+    with pytest.raises(ModelError, match="2 columns, 1"):
+        hash_columns(np.array([[b"a"], [b"b"]]), [5])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
@@ -14,7 +15,9 @@ import psys as tf
 from psys.checkpoint import open_checkpoint
 from psys.compute.variables import current_store, lookup, untraced
 from psys.distribute import ParameterServerStrategy
+from psys.errors import ModelError
 from psys.initializers import Constant
+from psys.train import overlapped
 from psys.train.courier import Courier
 
 RATE = 0.25
@@ -156,6 +159,33 @@ def test_one_that_is_granted_may_not(tmp_path: Path) -> None:
         estimator(tmp_path, 1).train(inputs(100, spoilt=5), steps=6)
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_gradient_that_cannot_be_sent_ends_training_and_nothing_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(overlapped, "LARGE_STEP_BYTES", 0)
+
+    def model_fn(features: Any, labels: Any, mode: str) -> Any:
+        weight = tf.get_variable("weight", (1,), initializer=Constant(1.0))
+        # At 0 the loss is finite, and its gradient is not.
+        loss = anp.sqrt(weight * features["x"].astype(np.float32)).sum()
+        optimizer = tf.train.GradientDescentOptimizer(1.0)
+        return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=optimizer.minimize(loss))
+
+    def input_fn() -> Iterator[Any]:
+        yield {"x": np.ones(1)}, None
+        while True:
+            yield {"x": np.zeros(1)}, None
+
+    config = tf.estimator.RunConfig(
+        model_dir=str(tmp_path), train_distribute=ParameterServerStrategy(pipeline_depth=1)
+    )
+    refused = pytest.raises(ModelError, match="The gradient of 'weight' is not finite")
+    with refused, np.errstate(divide="ignore"):
+        tf.estimator.Estimator(model_fn, config=config).train(input_fn, steps=9)
+
+
 def test_a_courier_runs_one_call_after_another_and_returns_what_it_raises() -> None:
     courier, release, order = Courier(), threading.Event(), []
 
@@ -175,7 +205,13 @@ def test_a_courier_runs_one_call_after_another_and_returns_what_it_raises() -> N
     courier.close()
 
 
-def test_rows_that_were_not_foreseen_are_fetched_beside_a_push(tmp_path: Path) -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_rows_that_were_not_foreseen_are_fetched_beside_a_push(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:  # then another thread sends a step
+        monkeypatch.setattr(overlapped, "LARGE_STEP_BYTES", 0)
+
     def model_fn(features: Any, labels: Any, mode: str) -> Any:
         ids = features["x"].astype(np.int64)
         rows, _ = lookup("table", (8, 4), ids, Constant(0.0))
