@@ -36,6 +36,12 @@ RESULTS = HERE / "results"
 SETTLE_SECS = 0.7
 ROUNDS_LIMIT = 3
 """So many times the rounds asked for are tried, to get enough at one speed."""
+VARIANTS = ("psys:pipeline_depth=1", "psys-0:pipeline_depth=0")
+GRPC_VARIANTS = (
+    "psys-grpc:pipeline_depth=1,env.PSYS_SHM_DIR=none",
+    "psys-bf16:pipeline_depth=1,env.PSYS_SHM_DIR=none,push_dtype=bfloat16",
+)
+"""B too, whose dense variables are 6 MB, as between hosts: without shared memory."""
 CLUSTERS = ("chief+1ps", "chief+1worker+2ps", "chief+2workers+2ps")
 
 
@@ -226,18 +232,18 @@ def main() -> None:
     if options.quick:
         options.no_tf, options.windows, options.secs = True, 1, 2.0
     end_on_signals()
-    variants = [psys_variant(text) for text in options.variant or ["psys"]]
+    others: list[Variant] = []
     if not options.no_tf:
         if not options.tf_python:
             parser.error("--tf-python is needed (make bench-tf-venv), or --no-tf.")
-        variants += [
+        others = [
             Variant(f"tf-{kind}", options.tf_python, "train_tf.py", {"estimators": kind})
             for kind in options.tf_estimators.split(",")
         ]
     bound = Variant("no ps", sys.executable, "train_bound.py", {}, {"PYTHONPATH": str(HERE.parent)})
     results: dict[str, Any] = {
         "machine": speed.describe_machine(),
-        "variants": [asdict(one) for one in variants],
+        "variants": {},
         "cells": [],
     }
     print(HEADER)
@@ -245,9 +251,15 @@ def main() -> None:
         assert workload in WORKLOADS, f"no workload {workload!r}"
         for topology in options.topologies.split(","):
             assert topology in f"no topology {topology!r}"
-            with_bound = topology == "chief+1ps" and not options.no_bound
+            texts = list(options.variant or VARIANTS)
+            if not (options.variant or options.quick) and workload == "B" and topology != "local":
+                texts += GRPC_VARIANTS
+            variants = [*map(psys_variant, texts), *others]
+            if topology == "chief+1ps" and not options.no_bound:
+                variants.append(bound)
+            results["variants"].update({one.name: asdict(one) for one in variants})
             cell = measure_cell(
-                [*variants, bound] if with_bound else variants,
+                variants,
                 workload,
                 topology,
                 options.windows,
