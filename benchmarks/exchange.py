@@ -77,7 +77,7 @@ def weight_of(size: int) -> Any:
         def update(self, value: Any, slots: Any, scalars: Any, gradient: Any) -> None:
             pass
 
-        def apply_dense(self, value: Any, slots: Any, scalars: Any, gradient: Any) -> None:
+        def apply_dense(self, *_arguments: Any, global_step: int = 0) -> None:
             pass
 
     return VariableSpec("weight", (size // 4,), "float32", Constant(0.5), Nothing(1.0).to_config())

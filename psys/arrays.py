@@ -61,6 +61,8 @@ class VariableSpec:
     def __post_init__(self) -> None:
         if not self.name:
             raise ModelError("A variable needs a name, got ''.")
+        if self.name == "__metadata__":
+            raise ModelError("No variable can be named '__metadata__': shard files use that name.")
         if self.dtype not in DTYPES:
             raise ModelError(
                 f"Variable {self.name!r}: expected a dtype of {sorted(DTYPES)}, got {self.dtype!r}."

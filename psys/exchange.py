@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from psys.arrays import Array
 from psys.errors import ClusterError
 from psys.ps.messages import ExchangeRequest, Grant, Outcome, TaskName
-from psys.sharding import Positions
+from psys.sharding.shard_map import Positions
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 import numpy as np
@@ -38,12 +38,11 @@ from psys.exchange import NO_ORIGIN, Exchange, Origin, Place, Pulled, Sent
 from psys.ps.dense_cache import DenseCache
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome
 from psys.ps.shard import LoadedSlice, Shard
-from psys.sharding import Positions, ShardMap, plan, planned_slices
+from psys.sharding import ShardMap, plan, planned_slices
+from psys.sharding.shard_map import Positions
 
 logger = logging.getLogger("psys")
 
-LOADS_AT_ONCE = 4
-"""To so many shards at once a model is sent: what each is to hold is in memory meanwhile."""
 REPLY_SLACK_BYTES = 4096
 SAY_EVERY_SECS = 10.0
 
@@ -101,14 +100,19 @@ class Parameters:
         generation: str,
         member: int,
         slice_for: Callable[[VariableSpec, int, int], LoadedSlice],
+        at_once: int = 1,
     ) -> None:
-        """Put every slice into its shard, several shards at once.
+        """Put every slice into its shard.
 
         Args:
             generation: as the lead ordered it.
             member: the chief's member number.
             slice_for: makes the slice of a variable's rows ``[start, stop)``; called from several
                 threads.
+            at_once: how many shards; what each is to hold is in memory meanwhile.
+
+        Raises:
+            ClusterError: if a ps cannot be reached, or refuses; others may be loaded or not.
         """
 
         def load(index: int) -> None:
@@ -119,8 +123,12 @@ class Parameters:
             # The lead's shard is told where all others are too, for people to see.
             self.shards[index].load(generation, member, slices, self.planned if index == 0 else ())
 
-        with ThreadPoolExecutor(LOADS_AT_ONCE, "psys-load") as pool:
-            list(pool.map(load, range(len(self.shards))))  # raises what a load raised
+        pool = ThreadPoolExecutor(at_once, "psys-load")
+        try:
+            for one in as_completed([pool.submit(load, n) for n in range(len(self.shards))]):
+                one.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def planned(self) -> Plan:

@@ -15,8 +15,9 @@ import pytest
 from psys import host as hosts
 from psys.arrays import Gradient, IndexedSlices, VariableSpec
 from psys.errors import ShardTimeout, ShardUnavailable
-from psys.host import LocalShard, NodeHost
+from psys.host import NodeHost
 from psys.initializers import Constant
+from psys.local import LocalShard
 from psys.optimizers import GradientDescentOptimizer
 from psys.ps import snapshot as snapshots
 from psys.ps.endings import Limits

@@ -42,6 +42,7 @@ LAYERS: dict[str, float] = {
     # What a trainer sees of the messages of all shards.
     "exchange": 3.5,
     "rpc": 4,
+    "local": 4,
     "parameters": 4,
     "train": 5,
     "estimator": 6,
@@ -73,6 +74,7 @@ ONLY = {
         "host",
         "attendance",
     },
+    "local": {"errors", "arrays", "ps", "host", "attendance"},
     "parameters": {
         "errors",
         "arrays",

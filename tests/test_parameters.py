@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from psys.arrays import IndexedSlices, VariableSpec
 from psys.errors import ClusterError, Fenced, GenerationChanged, ModelError, ShardUnavailable
 from psys.exchange import Place
-from psys.host import LocalShard, NodeHost
+from psys.host import NodeHost
 from psys.initializers import Constant, RandomUniform
+from psys.local import LocalShard
 from psys.optimizers import GradientDescentOptimizer
 from psys.parameters import Parameters
 from psys.ps.messages import (
@@ -187,10 +188,10 @@ def test_shards_are_loaded_at_once_and_the_first_error_is_raised(
 
     for index, shard in enumerate(cluster.shards):
         cluster.parameters.shards[index].load = partial(load, LocalShard(shard._host))
-    cluster.parameters.load(G, 1, slice_for)
+    cluster.parameters.load(G, 1, slice_for, at_once=2)
     for member in (2, 3):
-        with pytest.raises(Fenced, match=f"ps:0: number {member} "):
-            cluster.parameters.load(G, member, slice_for)
+        with pytest.raises(Fenced, match=rf"ps:\d: number {member} "):
+            cluster.parameters.load(G, member, slice_for, at_once=2)
 
 
 # ---------------------------------------------------------------- synchronous training

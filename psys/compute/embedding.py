@@ -215,7 +215,7 @@ def _added_up_forward(layout: tuple[Plan | None, ...], *arrays: Array) -> Array:
         if result is not None:
             result += part
         else:
-            result = part.copy() if plan is None else part
+            result = part.astype(np.result_type(*arrays), copy=plan is None)
     assert result is not None
     return result
 

@@ -58,14 +58,12 @@ class TrainStore(VariableStore):
         initializer: Initializer,
         trainable: bool,
     ) -> Array:
-        """Return the value of the dense variable ``name``: traced, or only to be read."""
+        """Return the value of the dense variable ``name``, only to be read; traced, or not."""
         if not self.check_use(name, shape, sparse=False):
             self._check_known(name, shape)
-            value = self._values[name]
-            if not trainable:
-                # It may be handed out again: what one step wrote here, later ones would see.
-                value = value.view()
-                value.flags.writeable = False
+            # It may be handed out again: what one step wrote here, later ones would see.
+            value = self._values[name].view()
+            value.flags.writeable = False
             self._given[name] = self._trace(name, value, None, trainable)
         return self._given[name]
 

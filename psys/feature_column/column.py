@@ -22,6 +22,10 @@ from psys.feature_column.sparse_ids import SparseIds
 class FeatureColumn(ABC):
     """Base of all columns."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: not the hash, for another process hashes strings otherwise."""
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
     @property
     @abstractmethod
     def name(self) -> str:

@@ -16,7 +16,7 @@ from psys.arrays import Array
 from psys.errors import ModelError
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
 def row_numbers(batch: int) -> Array:
     """Return ``0, 1, ..., batch - 1``, read-only: the segments where each row has one value."""
     numbers = np.arange(batch)
@@ -30,7 +30,8 @@ class SparseIds:
 
     Attributes:
         ids: ``[nnz]`` int64, each within ``[0, num_buckets)`` of its column.
-        segments: ``[nnz]`` int64, the row of the batch of each id, ascending.
+        segments: ``[nnz]`` int64, the row of the batch of each id, ascending; only to be read,
+            for batches share it.
         weights: ``[nnz]`` float32, or None when every id counts once.
         batch: the number of rows, empty ones included.
     """

@@ -18,6 +18,8 @@ from psys.optimizers.rows import check_same_shape
 class CompiledOptimizer(Optimizer):
     """An optimizer whose update is one of ``psys.kernels.updates``."""
 
+    moves_all_rows = False
+
     @property
     @abstractmethod
     def kernel(self) -> str:

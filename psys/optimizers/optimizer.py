@@ -42,7 +42,8 @@ class Optimizer(ABC):
         arguments: the attributes that make up its configuration.
         averaged: whether, in synchronous training, the gradients of several trainers are averaged;
             False if they are only summed.
-        moves_all_rows: whether ``apply_sparse`` changes rows that have no gradient, too.
+        moves_all_rows: whether ``apply_sparse`` changes rows that have no gradient, too; True
+            for a class that writes its own and does not say.
         learning_rate: the step size: a number, or a schedule; inside ``update`` always a number.
         use_locking: accepted for tf programs; updates of a slice never overlap here.
         name: accepted for tf programs; slots are saved under ``kind``.
@@ -65,6 +66,8 @@ class Optimizer(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if "apply_sparse" in vars(cls) and "moves_all_rows" not in vars(cls):
+            cls.moves_all_rows = True  # who knows; a checkpoint is whole in any case
         if cls.kind:
             _register(cls)
 
@@ -385,7 +388,7 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
         given["learning_rate"] = schedules.from_config(given["learning_rate"])
     try:
         return _KINDS[kind](**given)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ModelError(f"Optimizer {kind!r}: {error}.") from error
 
 

@@ -1,7 +1,7 @@
 """The Shard interface: everything a client may ask of one ps.
 
 ``MemoryShard`` is the thing itself, ``RemoteShard`` (``psys.rpc``) the same over gRPC, and
-``LocalShard`` (``psys.host``) the same within one process. All obey one contract test.
+``LocalShard`` (``psys.local``) the same within one process. All obey one contract test.
 """
 
 from __future__ import annotations

@@ -23,8 +23,53 @@ from psys.ps.messages import Fences
 BLOCK_BYTES = 1 << 20
 """So much is copied at once while pushes wait."""
 
+FIRST_PIECE_ROWS = 1024
+"""So many rows that were changed are kept room for at first."""
+
 VALUE = ""
 """The name of a variable's value among its slots."""
+
+
+class KeptRows:
+    """Rows in the order they came, in pieces, each twice as large as the one before.
+
+    However many pushes brought them, reading looks at a few pieces, and none is ever moved.
+    """
+
+    def __init__(self, like: Array) -> None:
+        """Keep none yet, of the shape and dtype that rows of ``like`` have."""
+        self._row_shape, self._dtype = like.shape[1:], like.dtype
+        self._pieces: list[Array] = []
+        self._starts: list[int] = []
+        self.count = 0
+        """How many there are."""
+
+    def add(self, rows: Array) -> None:
+        """Keep rows ``[n, ...]``: the next numbers are theirs."""
+        while len(rows):
+            room = self._room()
+            taken = min(room, len(rows))
+            at = self.count - self._starts[-1]
+            self._pieces[-1][at : at + taken] = rows[:taken]
+            self.count += taken
+            rows = rows[taken:]
+
+    def _room(self) -> int:
+        """Return how many more rows the last piece takes, at least one."""
+        if self._pieces:
+            room = self._starts[-1] + len(self._pieces[-1]) - self.count
+            if room:
+                return room
+        size = 2 * len(self._pieces[-1]) if self._pieces else FIRST_PIECE_ROWS
+        self._pieces.append(np.empty((size, *self._row_shape), self._dtype))
+        self._starts.append(self.count)
+        return size
+
+    def copy_to(self, out: Array, places: Array, numbers: Array) -> None:
+        """Write the rows of these numbers ``[n]`` to these places ``[n]`` of ``out``."""
+        for start, piece in zip(self._starts, self._pieces, strict=True):
+            here = (numbers >= start) & (numbers < start + len(piece))
+            out[places[here]] = piece[numbers[here] - start]
 
 
 class SliceCut:
@@ -58,9 +103,9 @@ class SliceCut:
         self.scalars = dict(scalars)
         self._shared = spec.sparse
         self._arrays = arrays if spec.sparse else {k: one.copy() for k, one in arrays.items()}
-        self._is_kept = np.zeros(stop - start if spec.sparse else 0, np.bool_)
-        self._kept: list[tuple[Array, dict[str, Array]]] = []
-        """Sorted rows, and what they held at the cut; a row is in one of them at most."""
+        self._place = np.full(stop - start if spec.sparse else 0, -1, np.int64)
+        """Of each row among the kept ones; -1 for one that has not been changed since."""
+        self._kept = {name: KeptRows(one) for name, one in self._arrays.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,20 +125,21 @@ class SliceCut:
         """
         if not self._shared:
             return
-        changing = np.arange(len(self._is_kept)) if rows is None else rows
-        fresh = changing[~self._is_kept[changing]]
+        changing = np.arange(len(self._place)) if rows is None else rows
+        fresh = changing[self._place[changing] < 0]
         if len(fresh):
-            self._is_kept[fresh] = True
-            self._kept.append(
-                (fresh, {name: one.take(fresh, axis=0) for name, one in self._arrays.items()})
-            )
+            held = self._kept[VALUE].count
+            self._place[fresh] = np.arange(held, held + len(fresh))
+            for name, one in self._arrays.items():
+                self._kept[name].add(one.take(fresh, axis=0))
 
     def read(self, name: str, first: int, last: int) -> Array:
         """Return a copy of rows ``[first, last)`` of an array, as they were cut."""
         block = self._arrays[name][first:last].copy()
-        for rows, held in self._kept:
-            low, high = np.searchsorted(rows, (first, last))
-            block[rows[low:high] - first] = held[name][low:high]
+        if self._shared:
+            place = self._place[first:last]
+            changed = np.flatnonzero(place >= 0)
+            self._kept[name].copy_to(block, changed, place[changed])
         return block
 
 

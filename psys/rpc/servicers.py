@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
+from psys.arrays import Plan
 from psys.checkpoint.manifest import (
     MANIFEST,
     Manifest,
@@ -305,12 +306,14 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServicer):
         context: grpc.ServicerContext,
     ) -> cluster_pb2.GetStatusResponse:
         """Describe the job for people."""
-        status = self._host.read_lead(_status)
-        assert isinstance(status, cluster_pb2.GetStatusResponse)
+        status, plan = self._host.read_lead(_status)
+        # Not under the host's lock: of a large model it takes long.
+        status.plan.extend(wire.fill(shard_pb2.PlannedSlice(), one) for one in plan)
         return status
 
 
-def _status(node: Node) -> cluster_pb2.GetStatusResponse:
+def _status(node: Node) -> tuple[cluster_pb2.GetStatusResponse, Plan]:
+    """Return the job for people, and the plan that is still to be put in."""
     lead = node.lead
     assert lead is not None
     members = lead.roster.members
@@ -335,7 +338,7 @@ def _status(node: Node) -> cluster_pb2.GetStatusResponse:
                 phase=member.report.phase.value + 1,  # type: ignore[arg-type]
             )
         )
-    return cluster_pb2.GetStatusResponse(
+    status = cluster_pb2.GetStatusResponse(
         job=lead.phase.value + 1,  # type: ignore[arg-type]
         # While it is being loaded, a generation is known to the chief and the shards alone.
         generation=lead.generation if lead.live else "",
@@ -344,6 +347,6 @@ def _status(node: Node) -> cluster_pb2.GetStatusResponse:
         waiting_for=lead.waits.describe(),
         tasks=tasks,
         checkpoints=[wire.fill(checkpoints_pb2.Checkpoint(), entry) for entry in lead.catalog],
-        plan=[wire.fill(shard_pb2.PlannedSlice(), one) for one in lead.plan if lead.live],
         holders=lead.job.ps or ("chief",),
     )
+    return status, tuple(lead.plan) if lead.live else ()

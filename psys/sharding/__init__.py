@@ -2,6 +2,6 @@
 
 from psys.sharding.description import describe, planned_slices
 from psys.sharding.partitioner import Slice
-from psys.sharding.shard_map import Positions, ShardMap, plan
+from psys.sharding.shard_map import ShardMap, plan
 
-__all__ = ["Positions", "ShardMap", "Slice", "describe", "plan", "planned_slices"]
+__all__ = ["ShardMap", "Slice", "describe", "plan", "planned_slices"]

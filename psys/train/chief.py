@@ -294,7 +294,9 @@ class ChiefControl:
         try:
             manifest = self._committed.choose(orders)
             if manifest is None:
-                self._parameters.load(generation, member, self._created)
+                # The ps make the values themselves: nothing of them is in this process's memory.
+                at_once = len(self._parameters.shards)
+                self._parameters.load(generation, member, self._created, at_once)
             else:
                 reader = CheckpointReader(self._committed.storage, manifest)
                 check_compatible(self._parameters.specs, reader)

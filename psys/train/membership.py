@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from psys.attendance import Attendance, LeadLink
 from psys.checkpoint.manifest import load_all
 from psys.checkpoint.storage import FileStorage
-from psys.host import LocalLink, LocalShard, NodeHost, new_id
+from psys.host import NodeHost, new_id
+from psys.local import LocalLink, LocalShard
 from psys.ps.endings import Limits
 from psys.ps.job import Job
 from psys.ps.messages import ChiefFacts, EvaluatorFacts, Report, ShardFacts, Verdict

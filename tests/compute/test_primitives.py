@@ -116,6 +116,38 @@ def test_columns_side_by_side_are_each_ones_own_and_so_are_gradients(
     assert primitives.side_by_side([dense]) is dense
 
 
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+def test_columns_added_up_are_the_sum_of_each_and_so_are_gradients(combiner: str) -> None:
+    rows = np.arange(6.0).reshape(3, 2) + 1
+    inverse, segments = np.array([2, 0, 1, 2]), np.array([0, 0, 2, 2])
+
+    def together(rows: Any, dense: Any) -> Any:
+        part = primitives.combination(rows, inverse, segments, None, 3, combiner)
+        return primitives.added_up([dense, part, part])
+
+    def apart(rows: Any, dense: Any) -> Any:
+        part = primitives.segment_combine(rows, inverse, segments, None, 3, combiner)
+        return dense + part + part
+
+    dense = np.arange(6.0).reshape(3, 2)
+    before = dense.copy()
+    np.testing.assert_allclose(together(rows, dense), apart(rows, dense), rtol=1e-12)
+    for number in (0, 1):
+        found, expected = (
+            grad(lambda *xs, of=of: anp.sum(anp.sin(of(*xs))), number)(rows, dense)
+            for of in (together, apart)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_array_equal(dense, before)
+    assert primitives.added_up([dense]) is dense
+
+
+def test_a_sum_has_the_dtype_of_its_widest_part() -> None:
+    parts = [np.ones((2, 1), kind) for kind in (np.int64, np.float32, np.float64)]
+    assert primitives.added_up(parts).dtype == np.float64
+    assert primitives.added_up(parts[1:2] * 2).dtype == np.float32
+
+
 def test_add_n_adds() -> None:
     np.testing.assert_allclose(primitives.add_n([X, X, X]), 3 * X)
     check_grads(lambda x: primitives.add_n([x, X, x, x]), modes=["rev"], order=1)(X)

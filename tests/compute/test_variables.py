@@ -157,7 +157,7 @@ def test_what_is_not_trainable_is_not_traced() -> None:
         assert set(store.gradients(loss)) == {"w"}
 
 
-def test_what_is_not_trainable_is_only_to_be_read() -> None:
+def test_what_was_pulled_is_only_to_be_read() -> None:
     with BuildStore(seed=0) as build:
         get_variable("w", (2,))
         get_variable("fixed", (2,), trainable=False)
@@ -168,6 +168,8 @@ def test_what_is_not_trainable_is_only_to_be_read() -> None:
             with pytest.raises(ValueError, match="read-only"):
                 fixed += 1
             assert fixed.tolist() == [1, 1]
+            with pytest.raises(ValueError, match="read-only"):
+                untraced(get_variable("w", (2,)))[:] = 5
 
 
 def test_a_loss_without_variables_has_no_gradients() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from psys.attendance import Attendance, LeadLink
 from psys.checkpoint.storage import MemoryStorage
-from psys.host import LocalLink, LocalShard, NodeHost, new_id
+from psys.host import NodeHost, new_id
+from psys.local import LocalLink, LocalShard
 from psys.ps.job import Job
 from psys.ps.messages import Report, ShardFile
 from psys.ps.shard import Shard

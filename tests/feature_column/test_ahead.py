@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +17,11 @@ from hypothesis import strategies as st
 from psys.compute.features import InputFeatures
 from psys.feature_column import (
     SparseFeature,
+    bucketized_column,
     categorical_column_with_hash_bucket,
     categorical_column_with_identity,
+    crossed_column,
+    numeric_column,
 )
 from psys.feature_column.ahead import hash_together
 from psys.kernels import unique
@@ -84,3 +92,26 @@ def test_what_is_noted_is_not_hashed_again() -> None:
     before = dict(features.transformed)
     hash_together(features, COLUMNS)
     assert all(features.transformed[column] is ids for column, ids in before.items())
+
+
+def test_a_pickled_column_is_found_by_the_process_that_reads_it(tmp_path: Path) -> None:
+    crossed = crossed_column(["a", "b"], 10)
+    bucketized = bucketized_column(numeric_column("x"), [0.0, 1.0])
+    columns = [COLUMNS[0], categorical_column_with_identity("id", 5), crossed, bucketized]
+    assert len({*columns}) == 4  # their hashes are known before they are pickled
+    (tmp_path / "columns").write_bytes(pickle.dumps(columns))
+    program = f"""
+import pickle
+from pathlib import Path
+from psys.feature_column import *
+ours = [
+    categorical_column_with_hash_bucket("c0", 10), categorical_column_with_identity("id", 5),
+    crossed_column(["a", "b"], 10), bucketized_column(numeric_column("x"), [0.0, 1.0]),
+]
+given = pickle.loads(Path({str(tmp_path / "columns")!r}).read_bytes())
+assert set(given) == set(ours), (given, ours)
+"""
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, check=True
+        )

@@ -106,7 +106,8 @@ def test_of_a_table_only_rows_that_change_are_copied() -> None:
     cut = state.cut()
     push(state, [7, 2])
     push(state, [2, 9])
-    assert [rows.tolist() for rows, _ in cut._kept] == [[2, 7], [9]]
+    assert np.flatnonzero(cut._place >= 0).tolist() == [2, 7, 9]
+    assert {name: kept.count for name, kept in cut._kept.items()} == dict.fromkeys(cut.names, 3)
 
 
 def test_what_nobody_reads_any_more_costs_a_push_nothing() -> None:
@@ -134,3 +135,44 @@ def test_blocks_are_read_under_the_guard() -> None:
         for _ in tensor.blocks():
             assert not guard.inside  # not while it is written
     assert guard.entered == 2
+
+
+def test_however_many_pushes_changed_rows_reading_looks_at_few_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(snapshot, "FIRST_PIECE_ROWS", 2)
+    rows = 5_000
+    spec = VariableSpec(
+        "table", (rows, 2), "float32", RandomUniform(), OPTIMIZERS[0].to_config(), sparse=True
+    )
+    state = SliceState.from_loaded(LoadedSlice(spec, 0, rows))
+    expected, cut = everything(state), state.cut()
+    order = np.random.default_rng(1).permutation(rows)
+    for changed in np.array_split(order, 1_000):
+        values = np.ones((len(changed), 2), np.float32)
+        state.apply(IndexedSlices(np.sort(changed), values), 0)
+    found = whole(cut)
+    for name in cut.names:
+        np.testing.assert_array_equal(found[name], expected[name])
+        assert cut._kept[name].count == rows
+        assert len(cut._kept[name]._pieces) < 13
+
+
+def test_an_optimizer_that_writes_its_own_sparse_update_may_move_any_row() -> None:
+    class Decaying(Optimizer):
+        kind = "DecayingInTest"
+        arguments = ("learning_rate",)
+
+        def __init__(self, learning_rate: float) -> None:
+            super().__init__(learning_rate, use_locking=False, name="Decaying")
+
+        def update(self, value: Any, slots: Any, scalars: Any, gradient: Any) -> None:
+            value -= self.learning_rate * gradient
+
+        def apply_sparse(self, value: Any, *_arguments: Any, global_step: int = 0) -> None:
+            value *= 0.5
+
+    state = state_of(Decaying(0.5))
+    expected, cut = everything(state), state.cut()
+    push(state, [3])
+    np.testing.assert_array_equal(whole(cut)[VALUE], expected[VALUE])

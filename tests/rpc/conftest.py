@@ -16,8 +16,9 @@ import pytest
 from psys.arrays import VariableSpec
 from psys.attendance import Attendance
 from psys.checkpoint.storage import MemoryStorage
-from psys.host import LocalLink, NodeHost, new_id
+from psys.host import NodeHost, new_id
 from psys.initializers import Constant
+from psys.local import LocalLink
 from psys.optimizers import GradientDescentOptimizer
 from psys.ps.job import Job
 from psys.ps.messages import CheckpointEntry, ChiefFacts, Report, ShardFile
