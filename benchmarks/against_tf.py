@@ -6,7 +6,9 @@ For each workload and topology the jobs of all variants are started one after an
 alone, which gives the time to the first step), then frozen. They take turns: one is thawed,
 settles, is measured over a window, and is frozen again; a speed probe runs before and after each
 window, while all are frozen. A ratio is formed within a round only, of windows at one speed;
-``others`` is how many cores other processes took, ``rounds`` how many were at one speed throughout.
+``others`` is how many cores other processes took, ``rounds`` how many were at one speed throughout,
+``first`` and ``last`` the seconds to the first step of the first and last trainer, ``tr. MiB`` the
+resident memory of a trainer (``peak``: its peak), ``CPU ms`` that of all roles for one step.
 
 Prints a table and writes ``benchmarks/results/against_tf.json``.
 """
@@ -185,7 +187,8 @@ def print_cell(result: dict[str, Any]) -> None:
         first = found["first_step_secs"].values()
         print(
             f"{result['workload']} {result['topology']:19}{name:16}"
-            f"{found['steps_per_sec']:8.1f}{ratio:7.2f}{sum(cpu.values()):9.1f}"
+            f"{found['steps_per_sec']:8.1f}{f'{ratio:.2f}' if base else '–':>7}"
+            f"{sum(cpu.values()):9.1f}"
             f"{sum(v for k, v in cpu.items() if k.startswith('ps')):7.1f}"
             f"{min(first):8.1f}{max(first):7.1f}"
             f"{max((one['now'] for one in ps), default=0):8.0f}"
@@ -230,7 +233,10 @@ def main() -> None:
             print_cell(cell)
         return
     if options.quick:
-        options.no_tf, options.windows, options.secs = True, 1, 2.0
+        options.no_tf, options.no_bound, options.windows, options.secs = True, True, 1, 2.0
+        options.variant = options.variant or VARIANTS[:1]
+        if options.output == parser.get_default("output"):
+            options.output = RESULTS / "quick" / options.output.name  # not the figures kept
     end_on_signals()
     others: list[Variant] = []
     if not options.no_tf:
@@ -252,7 +258,7 @@ def main() -> None:
         for topology in options.topologies.split(","):
             assert topology in f"no topology {topology!r}"
             texts = list(options.variant or VARIANTS)
-            if not (options.variant or options.quick) and workload == "B" and topology != "local":
+            if not options.variant and workload == "B" and topology != "local":
                 texts += GRPC_VARIANTS
             variants = [*map(psys_variant, texts), *others]
             if topology == "chief+1ps" and not options.no_bound:

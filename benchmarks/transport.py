@@ -241,7 +241,11 @@ def main() -> None:
     windows, secs = (1, 0.5) if arguments.quick else (arguments.windows, arguments.secs)
     figures = measure(windows, secs)
     report(figures)
-    arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    out = arguments.out
+    if arguments.quick and out == parser.get_default("out"):
+        out = out.parent / "quick" / out.name  # not the figures kept
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

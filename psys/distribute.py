@@ -39,7 +39,8 @@ class ParameterServerStrategy:
     Attributes:
         consistency: "async": a gradient is applied as soon as it comes, never dropped;
             "bounded": and no trainer is more than ``staleness`` steps ahead of the slowest;
-            "sync": gradients of ``replicas_to_aggregate`` trainers are averaged into one update.
+            "sync": gradients of ``replicas_to_aggregate`` trainers, or more where more are there
+            when an update is made, are averaged into one update.
         staleness: for "bounded", in steps.
         replicas_to_aggregate: for "sync"; None for all trainers. With fewer than there are
             trainers, the slowest are backups: what comes late is dropped, and they are told.

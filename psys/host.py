@@ -309,8 +309,12 @@ class NodeHost:
                     say_at = now + STAY_SILENTLY_SECS
                 elif now >= say_at:
                     say_at = now + SAY_EVERY_SECS
+                    verdict = lead.ending.verdict
                     logger.info(
-                        "Staying for %s, not heard to know the verdict yet (at most %.0f s).",
+                        "The job %s. Staying for %s, not heard to know it yet (at most %.0f s).",
+                        f"FINISHED at step {verdict.global_step}"
+                        if verdict.finished
+                        else f"FAILED: {verdict.reason.rstrip('.')}",
                         ", ".join(lead.unheard()),
                         lead.job.limits.linger_secs,
                     )

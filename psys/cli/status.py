@@ -9,6 +9,7 @@ from typing import Any
 
 from psys.arrays import PlannedSlice
 from psys.environment import job_token
+from psys.errors import ConfigError
 from psys.rpc.remote_cluster import fetch_status
 from psys.sharding import describe
 from psys.table import format_table
@@ -34,8 +35,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the status and return 0.
 
     Raises:
+        ConfigError: if the address has no port.
         ShardUnavailable: nobody answers at that address.
     """
+    if not options.address.rpartition(":")[2].isdecimal():
+        raise ConfigError(f"The lead's address is HOST:PORT, got {options.address!r}.")
     status = fetch_status(options.address, job_token())
     if options.json:
         print(json.dumps(status, default=str))

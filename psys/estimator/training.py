@@ -18,7 +18,14 @@ from psys.errors import ClusterError, ConfigError, ModelError
 from psys.estimator.model_fn import EstimatorSpec, ModeKeys
 from psys.estimator.run_config import RunConfig
 from psys.parameters import Parameters
-from psys.ps.messages import CheckpointEntry, Consistency, Directive, JobPhase, TaskPhase
+from psys.ps.messages import (
+    CheckpointEntry,
+    Consistency,
+    Directive,
+    JobPhase,
+    Policy,
+    TaskPhase,
+)
 from psys.ps.roster import LEASE_SECS
 from psys.sharding import ShardMap, describe, plan
 from psys.summary.writer import SummaryWriter
@@ -148,6 +155,7 @@ class TrainingRun:
         )
         if self._membership.is_chief:
             logger.info("The model has %s.", model.describe())
+            self._say_policy(policy, arguments.input_context.num_input_pipelines)
             self._say_plan(parameters)
             self._start_chief(model.specs, seed, shard_map)
         trainer = Trainer(self._attendance, parameters)
@@ -270,6 +278,22 @@ class TrainingRun:
 
     def _call_model(self, features: Any, labels: Any) -> EstimatorSpec:
         return self._call_model_fn(features, labels, ModeKeys.TRAIN)
+
+    def _say_policy(self, policy: Policy, trainers: int) -> None:
+        strategy = self._config.strategy
+        logger.info(
+            "Training with %s, pipeline_depth=%d, push_dtype=%s.",
+            policy,
+            strategy.pipeline_depth,
+            strategy.push_dtype,
+        )
+        if policy.replicas > trainers:
+            logger.warning(
+                "replicas_to_aggregate is %d and there are %d trainers: an update averages the "
+                "gradients of all of them.",
+                policy.replicas,
+                trainers,
+            )
 
     def _say_plan(self, parameters: Parameters) -> None:
         """Say once which rows of which variable are where, of a large model the main part."""
