@@ -187,7 +187,7 @@ def print_cell(result: dict[str, Any]) -> None:
         first = found["first_step_secs"].values()
         print(
             f"{result['workload']} {result['topology']:19}{name:16}"
-            f"{found['steps_per_sec']:8.1f}{f'{ratio:.2f}' if base else '–':>7}"
+            f"{found['steps_per_sec']:8.1f}{f'{ratio:.2f}' if base else '-':>7}"
             f"{sum(cpu.values()):9.1f}"
             f"{sum(v for k, v in cpu.items() if k.startswith('ps')):7.1f}"
             f"{min(first):8.1f}{max(first):7.1f}"
