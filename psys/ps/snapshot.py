@@ -103,8 +103,10 @@ class SliceCut:
         self.scalars = dict(scalars)
         self._shared = spec.sparse
         self._arrays = arrays if spec.sparse else {k: one.copy() for k, one in arrays.items()}
-        self._place = np.full(stop - start if spec.sparse else 0, -1, np.int64)
-        """Of each row among the kept ones; -1 for one that has not been changed since."""
+        rows = stop - start if spec.sparse else 0
+        # Zeros take no memory before they are written.
+        self._place = np.zeros(rows, np.int32 if rows < np.iinfo(np.int32).max else np.int64)
+        """Of each row among the kept ones, from 1; 0 for one that has not been changed since."""
         self._kept = {name: KeptRows(one) for name, one in self._arrays.items()}
 
     @property
@@ -126,9 +128,9 @@ class SliceCut:
         if not self._shared:
             return
         changing = np.arange(len(self._place)) if rows is None else rows
-        fresh = changing[self._place[changing] < 0]
+        fresh = changing[self._place[changing] == 0]
         if len(fresh):
-            held = self._kept[VALUE].count
+            held = self._kept[VALUE].count + 1
             self._place[fresh] = np.arange(held, held + len(fresh))
             for name, one in self._arrays.items():
                 self._kept[name].add(one.take(fresh, axis=0))
@@ -138,8 +140,8 @@ class SliceCut:
         block = self._arrays[name][first:last].copy()
         if self._shared:
             place = self._place[first:last]
-            changed = np.flatnonzero(place >= 0)
-            self._kept[name].copy_to(block, changed, place[changed])
+            changed = np.flatnonzero(place)
+            self._kept[name].copy_to(block, changed, place[changed] - 1)
         return block
 
 

@@ -60,13 +60,16 @@ class OutgoingRequest:
 
 
 def describe_request(
-    request: ExchangeRequest, push_dtype: np.dtype[Any] | None = None
+    request: ExchangeRequest,
+    push_dtype: np.dtype[Any] | None = None,
+    recycler: Recycler | None = None,
 ) -> OutgoingRequest:
     """Check and describe a request, before anything of it is written.
 
     Args:
         request: the request.
         push_dtype: of the bits that float32 gradients travel as; None for as they are.
+        recycler: lends memory for these bits; None for new memory.
 
     Raises:
         ModelError: if an array has a dtype that does not travel, or a gradient is beyond the
@@ -76,7 +79,7 @@ def describe_request(
 
     def push(name: str, role: Any, values: Array) -> None:
         if push_dtype is not None and values.dtype == np.float32:
-            values = narrow(values, push_dtype, name)
+            values = narrow(values, push_dtype, name, recycler)
         tensors.append((name, role, values))
 
     for name, gradient in (request.push or {}).items():
@@ -198,7 +201,7 @@ def decode_request(
         incoming: the request.
         limit_bytes: refuse more than this before anything is allocated.
         segment: what its stream shares with the client, None for nothing.
-        recycler: lends memory for what comes in frames; None for new memory.
+        recycler: lends memory for what comes in frames or is widened; None for new memory.
 
     Raises:
         ModelError: if it is not well formed, or too large.
@@ -219,10 +222,10 @@ def decode_request(
             assert indices is not None
             if indices[0] != name:
                 raise ModelError(f"{peer} sent INDICES of {indices[0]!r}, VALUES of {name!r}.")
-            _put(push, name, IndexedSlices(indices[1], widen(array)), peer)
+            _put(push, name, IndexedSlices(indices[1], widen(array, recycler)), peer)
             indices = None
         elif role == tensors_pb2.TENSOR_ROLE_GRADIENT:
-            _put(push, name, widen(array), peer)
+            _put(push, name, widen(array, recycler), peer)
         elif role == tensors_pb2.TENSOR_ROLE_PULL:
             _put(pull, name, _row_numbers(array, name, peer), peer)
         else:

@@ -7,6 +7,7 @@ dtype names the format: numpy has no bfloat16.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from psys import kernels
 from psys.arrays import Array
 from psys.errors import ConfigError, ModelError
+from psys.rpc.recycler import Recycler
 
 FLOAT16: np.dtype[Any] = np.dtype([("float16", "<u2")])
 BFLOAT16: np.dtype[Any] = np.dtype([("bfloat16", "<u2")])
@@ -36,25 +38,35 @@ def check_push_dtype(name: str | None) -> np.dtype[Any] | None:
     return PUSH_DTYPES[name]
 
 
-def narrow(values: Array, bits: np.dtype[Any], name: str) -> Array:
+def narrow(
+    values: Array, bits: np.dtype[Any], name: str, recycler: Recycler | None = None
+) -> Array:
     """Return float32 values as 16-bit floats, of the dtype ``bits``.
+
+    Args:
+        values: to send.
+        bits: ``FLOAT16`` or ``BFLOAT16``.
+        name: of the variable.
+        recycler: lends the memory; None for new memory.
 
     Raises:
         ModelError: if a number would become infinite; the message names ``name``.
     """
     values = np.ascontiguousarray(values).reshape(values.shape)
     if bits == BFLOAT16:
-        halves = kernels.to_bfloat16(values)
-        # Without its sign, a bfloat16 from here on is infinite or NaN.
-        unsigned = halves << 1
-        beyond = halves.size and unsigned.max() >= 0xFF00
-        if beyond and _is_beyond(unsigned == 0xFF00, values):
+        halves = kernels.to_bfloat16(values, _room(values.shape, np.uint16, recycler))
+        # Where the sum of the squares is finite, no number is near the end of the range.
+        flat = values.reshape(-1)
+        with np.errstate(all="ignore"):
+            near = not math.isfinite(np.dot(flat, flat))
+        # Without its sign, this bfloat16 is infinite.
+        if near and _is_beyond(halves << 1 == 0xFF00, values):
             raise ModelError(
                 f"The gradient of {name!r} holds a value beyond bfloat16's range of 3.39e38; "
                 "clip it."
             )
         return halves.view(BFLOAT16)
-    halves = kernels.to_float16(values)
+    halves = kernels.to_float16(values, _room(values.shape, np.float16, recycler))
     if _is_beyond(np.isinf(halves), values):
         raise ModelError(
             f"The gradient of {name!r} holds a value beyond float16's range of 65,504; "
@@ -68,10 +80,25 @@ def _is_beyond(infinite: Array, values: Array) -> bool:
     return bool(infinite.any()) and not np.isinf(values[infinite]).all()
 
 
-def widen(values: Array) -> Array:
-    """Return 16-bit floats as float32; any other array as it is."""
+def widen(values: Array, recycler: Recycler | None = None) -> Array:
+    """Return 16-bit floats as float32; any other array as it is.
+
+    Args:
+        values: as they came.
+        recycler: lends the memory; None for new memory.
+    """
     if values.dtype == FLOAT16:
-        return kernels.from_float16(values.view(np.float16))
+        room = _room(values.shape, np.float32, recycler)
+        return kernels.from_float16(values.view(np.float16), room)
     if values.dtype == BFLOAT16:
-        return kernels.from_bfloat16(values.view(np.uint16))
+        room = _room(values.shape, np.float32, recycler)
+        return kernels.from_bfloat16(values.view(np.uint16), room)
     return values
+
+
+def _room(shape: tuple[int, ...], dtype: Any, recycler: Recycler | None) -> Array | None:
+    if recycler is None:
+        return None
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room: Array = recycler.lend(size).view(dtype).reshape(shape)
+    return room

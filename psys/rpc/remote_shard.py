@@ -21,7 +21,9 @@ from psys.ps.shard import LoadedSlice, Shard
 from psys.rpc import codec, load_codec
 from psys.rpc.channel import metadata, open_channel
 from psys.rpc.frames import memory_bytes
+from psys.rpc.freed_memory import keep_freed_memory
 from psys.rpc.half_floats import check_push_dtype
+from psys.rpc.recycler import Recycler
 from psys.rpc.segment import Room
 from psys.rpc.status import error_of
 from psys.rpc.stream_memory import StreamMemory
@@ -31,6 +33,9 @@ LOAD_LIMIT_SECS = 600.0
 LOAD_LEAST_BYTES_PER_SEC = 10_000_000
 """So much longer than LOAD_LIMIT_SECS a large load may take."""
 FILE_LIMIT_SECS = 30.0
+
+NARROWED_LIMIT_BYTES = 256 << 20
+"""So much memory for gradients as 16-bit floats is kept from one step to the next."""
 
 _Frames = Iterator[bytes]
 
@@ -58,6 +63,8 @@ class RemoteShard(Shard):
             ConfigError: if there is no such ``push_dtype``.
         """
         self._push_dtype = check_push_dtype(push_dtype)
+        keep_freed_memory()
+        self._recycler = Recycler(NARROWED_LIMIT_BYTES)
         self._memory = StreamMemory(f"ps:{index}", environment.shared_memory_place())
         self._prepared: tuple[ExchangeRequest, codec.OutgoingRequest] | None = None
         self._reply_room: Room | None = None
@@ -119,7 +126,7 @@ class RemoteShard(Shard):
             ModelError: if an array has a dtype that does not travel, or a gradient is beyond the
                 range of ``push_dtype``.
         """
-        self._prepared = request, codec.describe_request(request, self._push_dtype)
+        self._prepared = request, codec.describe_request(request, self._push_dtype, self._recycler)
 
     def begin_exchange(self, request: ExchangeRequest) -> None:
         """Send one request; ``finish_exchange`` waits for its answer.
@@ -129,7 +136,7 @@ class RemoteShard(Shard):
         """
         prepared, self._prepared = self._prepared, None
         if prepared is None or prepared[0] is not request:
-            prepared = request, codec.describe_request(request, self._push_dtype)
+            prepared = request, codec.describe_request(request, self._push_dtype, self._recycler)
         outgoing = prepared[1]
         if self._awaited:
             # The answer to the request before is still on its way: it must not answer this one.

@@ -18,6 +18,7 @@ from psys.checkpoint.storage import Storage
 from psys.errors import ConfigError
 from psys.host import NodeHost
 from psys.rpc.channel import MESSAGE_LIMIT_BYTES, TOKEN_KEY
+from psys.rpc.freed_memory import keep_freed_memory
 from psys.rpc.handover import Handover
 from psys.rpc.in_flight import IN_FLIGHT_LIMIT_BYTES, InFlight
 from psys.rpc.servicers import CheckpointsServicer, ClusterServicer, add_shard_services
@@ -109,6 +110,7 @@ class Server:
             ConfigError: if the address cannot be bound.
         """
         _check_free(address)
+        keep_freed_memory()
         threads = STREAMS_PER_TASK * tasks + RESERVE
         self._server = grpc.server(
             ThreadPoolExecutor(threads, "psys-rpc"),
