@@ -38,7 +38,7 @@ bench: $(VENV)/with-examples,bench bench-tf-venv
 	$(BENCH)/kernels.py
 	$(BENCH)/cluster.py
 	$(BENCH)/start.py
-	$(BENCH)/profile_step.py
+	$(BENCH)/profile_step.py --variant psys:pipeline_depth=1
 	$(BENCH)/scale.py --plot docs/images/scale.svg
 	$(BENCH)/against_tf.py --tf-python $(TF_VENV)/bin/python
 

@@ -141,11 +141,18 @@ Gradient = Array | IndexedSlices
 
 def all_finite(array: Array) -> bool:
     """Return whether no element is NaN or infinite."""
-    if array.dtype in _SUMMED and array.flags.c_contiguous:
-        flat = array.reshape(-1)
-        # No square is negative, so that no NaN and no infinity can vanish from their sum.
-        with np.errstate(all="ignore"):
-            squares = np.dot(flat, flat)
-        if math.isfinite(squares):  # if not, it may be that large numbers overflowed
-            return True
-    return bool(np.isfinite(array).all())
+    # If the sum is not finite, it may be that large numbers overflowed.
+    return squares_are_finite(array) or bool(np.isfinite(array).all())
+
+
+def squares_are_finite(array: Array) -> bool:
+    """Return whether the sum of the squares is known to be finite: then every element is.
+
+    No square is negative, so that no NaN and no infinity can vanish from their sum. A float32 is
+    then also below 2e19 in magnitude. False for an array that BLAS cannot read as it lies.
+    """
+    if array.dtype not in _SUMMED or not array.flags.c_contiguous:
+        return False
+    flat = array.reshape(-1)
+    with np.errstate(all="ignore"):
+        return math.isfinite(np.dot(flat, flat))

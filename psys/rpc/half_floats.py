@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from psys import kernels
-from psys.arrays import Array
+from psys.arrays import Array, squares_are_finite
 from psys.errors import ConfigError, ModelError
 from psys.rpc.recycler import Recycler
 
@@ -55,12 +55,8 @@ def narrow(
     values = np.ascontiguousarray(values).reshape(values.shape)
     if bits == BFLOAT16:
         halves = kernels.to_bfloat16(values, _room(values.shape, np.uint16, recycler))
-        # Where the sum of the squares is finite, no number is near the end of the range.
-        flat = values.reshape(-1)
-        with np.errstate(all="ignore"):
-            near = not math.isfinite(np.dot(flat, flat))
         # Without its sign, this bfloat16 is infinite.
-        if near and _is_beyond(halves << 1 == 0xFF00, values):
+        if not squares_are_finite(values) and _is_beyond(halves << 1 == 0xFF00, values):
             raise ModelError(
                 f"The gradient of {name!r} holds a value beyond bfloat16's range of 3.39e38; "
                 "clip it."
