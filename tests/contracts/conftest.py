@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,11 @@ from psys.rpc import stream_memory
 from psys.rpc.remote_cluster import RemoteLink
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
+
+# Modules of tests are no package (importlib mode), but share what stands in their folder.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from live_shard import go_live
 
 TOKEN = "a token"
 NewHost = Callable[..., NodeHost]
@@ -95,3 +102,16 @@ def attend(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Attend]:
             return attendance
 
         yield make
+
+
+@pytest.fixture
+def host(new_host: NewHost) -> NodeHost:
+    return new_host(index=1)
+
+
+@pytest.fixture
+def shard(host: NodeHost, connect: Connect) -> Shard:
+    """A live shard with all of SLICES."""
+    client = connect(host)
+    go_live(host, client)
+    return client

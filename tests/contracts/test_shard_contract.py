@@ -3,206 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from live_shard import (
+    SGD,
+    TABLE_ROWS,
+    Connect,
+    G,
+    ask,
+    exchange,
+    go_live,
+    ones,
+    order,
+    push,
+    rows,
+    wait_until_parked,
+)
 
-from psys.arrays import Array, IndexedSlices, VariableSpec
-from psys.errors import Fenced, GenerationChanged, ModelError, ShardUnavailable
+from psys.arrays import IndexedSlices, VariableSpec
+from psys.errors import ShardUnavailable
 from psys.host import NodeHost
-from psys.initializers import Constant, TruncatedNormal
-from psys.optimizers import AdamOptimizer, GradientDescentOptimizer
-from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome, ShardOrders, ShardPhase
+from psys.initializers import Constant
+from psys.ps.messages import Outcome, ShardPhase
 from psys.ps.shard import LoadedSlice, Shard
-
-SGD = GradientDescentOptimizer(1.0).to_config()
-ADAM = AdamOptimizer(0.1).to_config()
-G = "aaaaaaaaaaaa"
-
-KERNEL = VariableSpec("kernel", (4, 3), "float32", Constant(1.0), SGD)
-SCALAR = VariableSpec("scalar", (), "float32", Constant(2.0), SGD)
-COUNT = VariableSpec("count", (2,), "int64", Constant(7))
-PRECISE = VariableSpec("precise", (3,), "float64", Constant(0.5), SGD)
-TABLE = VariableSpec("table", (10, 2), "float32", TruncatedNormal(0.0, 1.0), SGD, sparse=True)
-NOTHING = VariableSpec("nothing", (0, 4), "float32", Constant(), SGD, sparse=True)
-ADAPTED = VariableSpec("adapted", (2, 2), "float32", Constant(), ADAM)
-SLICES = (
-    *(LoadedSlice(spec, 0, spec.rows) for spec in (KERNEL, SCALAR, COUNT, PRECISE, NOTHING)),
-    LoadedSlice(TABLE, 5, 10, seed=3),
-)
-TABLE_ROWS = TABLE.initializer.rows("table", (10, 2), "float32", 5, 10, 3)
-
-Connect = Callable[[NodeHost], Shard]
-NewHost = Callable[..., NodeHost]
-
-
-def ask(**changes: Any) -> ExchangeRequest:
-    fields: dict[str, Any] = {
-        "generation": G,
-        "task": "worker:0",
-        "member": 1,
-        "sequence": 0,
-        "base_version": 0,
-        "push": None,
-        "pull_dense": False,
-        "pull_rows": {},
-        "wants_grant": False,
-    }
-    return ExchangeRequest(**{**fields, **changes})
-
-
-def push(sequence: int, gradients: dict[str, Any] | None = None, **changes: Any) -> ExchangeRequest:
-    return ask(sequence=sequence, push={} if gradients is None else gradients, **changes)
-
-
-def exchange(shard: Shard, request: ExchangeRequest) -> ExchangeReply:
-    shard.begin_exchange(request)
-    return shard.finish_exchange()
-
-
-def ones(*shape: int) -> Array:
-    return np.ones(shape, np.float32)
-
-
-def rows(*numbers: int) -> Array:
-    return np.array(numbers, np.int64)
-
-
-CHIEF = 9
-"""The chief's member number."""
-
-
-def order(host: NodeHost, generation: str = G, **orders: Any) -> None:
-    host.obey(ShardOrders(generation=generation, chief=CHIEF, **orders))
-
-
-def go_live(host: NodeHost, shard: Shard, slices: Any = SLICES, generation: str = G) -> None:
-    order(host, generation, phase=ShardPhase.LOADING)
-    shard.load(generation, CHIEF, slices)
-    order(host, generation, phase=ShardPhase.LIVE)
-
-
-def wait_until_parked(host: NodeHost) -> None:
-    moment = threading.Event()
-    while not host.read_lead(lambda node: node.shard._parked):
-        moment.wait(0.005)
-
-
-@pytest.fixture
-def host(new_host: NewHost) -> NodeHost:
-    return new_host(index=1)
-
-
-@pytest.fixture
-def shard(host: NodeHost, connect: Connect) -> Shard:
-    """A live shard with all of SLICES."""
-    client = connect(host)
-    go_live(host, client)
-    return client
-
-
-# ---------------------------------------------------------------- load
-
-
-def test_load_runs_the_initializers_on_the_shard(shard: Shard) -> None:
-    reply = exchange(shard, ask(pull_dense=True, pull_rows={"table": rows(0, 4)}))
-    assert reply.outcome is Outcome.NONE
-    assert {name: value.tolist() for name, value in reply.dense.items()} == {
-        "kernel": [[1.0] * 3] * 4,
-        "scalar": [2.0],
-        "count": [7, 7],
-        "precise": [0.5] * 3,
-    }
-    assert {name: value.dtype.name for name, value in reply.dense.items()} == {
-        "kernel": "float32",
-        "scalar": "float32",
-        "count": "int64",
-        "precise": "float64",
-    }
-    np.testing.assert_array_equal(reply.rows["table"], TABLE_ROWS[[0, 4]])
-
-
-def test_load_takes_values_and_optimizer_state_as_given(host: NodeHost, connect: Connect) -> None:
-    spec = VariableSpec("w", (6, 2), "float32", Constant(), ADAM)
-    value = np.arange(6, dtype=np.float32).reshape(3, 2)
-    slots = {"m": value + 10, "v": value + 20}
-    scalars = {"beta1_power": 0.25, "beta2_power": 0.5}
-    shard = connect(host)
-    go_live(host, shard, [LoadedSlice(spec, 2, 5, 9, value.copy(), slots, scalars)])
-
-    def look(node: Any) -> Any:
-        state = node.shard.slices["w"]
-        slots = {name: slot.tolist() for name, slot in state.slots.items()}
-        return state.start, state.stop, state.value.tolist(), slots, dict(state.scalars)
-
-    assert host.read_lead(look) == (
-        2,
-        5,
-        value.tolist(),
-        {name: slot.tolist() for name, slot in slots.items()},
-        scalars,
-    )
-    gradient = ones(3, 2)
-    assert exchange(shard, push(1, {"w": gradient})).outcome is Outcome.APPLIED
-
-
-def test_a_shard_without_slices_is_loaded_and_served(host: NodeHost, connect: Connect) -> None:
-    shard = connect(host)
-    go_live(host, shard, [])
-    reply = exchange(shard, push(1, pull_dense=True))
-    assert (reply.outcome, reply.version, dict(reply.dense)) == (Outcome.APPLIED, 1, {})
-
-
-@pytest.mark.parametrize("ordered", [None, "bbbbbbbbbbbb"])
-def test_only_the_generation_the_lead_ordered_is_loaded(
-    host: NodeHost, connect: Connect, ordered: str | None
-) -> None:
-    if ordered is not None:
-        order(host, ordered, phase=ShardPhase.LOADING)
-    shard = connect(host)
-    with pytest.raises(GenerationChanged, match=f"asked to load {G}"):
-        shard.load(G, CHIEF, SLICES)
-
-
-def test_a_live_shard_is_not_loaded_again(shard: Shard) -> None:
-    with pytest.raises(GenerationChanged, match="LIVE"):
-        shard.load(G, CHIEF, SLICES)
-
-
-@pytest.mark.parametrize("number", [0, CHIEF - 1])
-def test_only_the_chief_of_now_loads(host: NodeHost, connect: Connect, number: int) -> None:
-    shard = connect(host)
-    order(host, phase=ShardPhase.LOADING)
-    with pytest.raises(Fenced, match=f"number {number} is not the chief's"):
-        shard.load(G, number, SLICES)
-    shard.load(G, CHIEF, SLICES)
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        LoadedSlice(KERNEL, 0, 4, value=ones(4, 2)),
-        LoadedSlice(KERNEL, 0, 4, value=np.ones((4, 3))),
-        LoadedSlice(KERNEL, 3, 5),
-        LoadedSlice(KERNEL, 3, 2),
-        LoadedSlice(ADAPTED, 0, 2, slots={"m": ones(2, 1)}),
-    ],
-    ids=["shape", "dtype", "beyond", "backwards", "slot"],
-)
-def test_a_slice_that_does_not_fit_its_variable_is_refused(
-    host: NodeHost, connect: Connect, bad: LoadedSlice
-) -> None:
-    shard = connect(host)
-    order(host, phase=ShardPhase.LOADING)
-    with pytest.raises(ModelError):
-        shard.load(G, CHIEF, [bad])
-    shard.load(G, CHIEF, SLICES)
-    order(host, phase=ShardPhase.LIVE)
-    assert exchange(shard, ask()).outcome is Outcome.NONE
-
 
 # ---------------------------------------------------------------- the forms of an exchange
 
