@@ -2,7 +2,7 @@
 
 The C library gives the top of its heaps back to the system when much of it is free; the next step
 then takes it page by page, and the kernel clears every page. Measured on a ps that is sent 3 MB
-and answers with 6: 2,000 page faults a step, a third of all its time.
+and answers with 6: 2,000 page faults a step, and 5.8 instead of 2.3 ms of the kernel's time.
 """
 
 from __future__ import annotations
