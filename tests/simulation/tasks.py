@@ -6,6 +6,7 @@ come down whole, waits end with the same exceptions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,7 +34,7 @@ class JobOver(Exception):
     """The job finished before this task came."""
 
 
-class Task(Process):
+class Task(Process, ABC):
     """A process that attends to the lead."""
 
     def __init__(self, cluster: Cluster, task: str, **facts: Any) -> None:
@@ -157,13 +158,13 @@ class Task(Process):
 
     # ------------------------------------------------------------ life
 
+    @abstractmethod
     def main(self) -> Thread:
         """Be this task until the job has ended, or until it left."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sigterm(self) -> None:
         """Be asked to end."""
-        raise NotImplementedError
 
     def await_verdict(self) -> Steps[None]:
         """Wait until the job ended; raise JobFailed unless it FINISHED."""
