@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -174,6 +175,7 @@ def test_a_ps_killed_while_an_exchange_waits_ends_the_wait(
     shard = connect(ps.address)
     exchange(shard, push(1))
     ps.process.send_signal(19)  # SIGSTOP: it will never answer
+    os.waitid(os.P_PID, ps.process.pid, os.WSTOPPED | os.WNOWAIT)  # it has stopped by now
     shard.begin_exchange(push(2))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(shard.finish_exchange)
