@@ -177,10 +177,13 @@ class TrainingRun:
         result = self._end(session.run(first))
         if self.control is None:
             result = self._await_end(session, result)
-        if not result.steps and 0 < (arguments.max_steps or 0) <= result.global_step:
+        # Who comes after the end was never given a place, and has only the verdict to go by.
+        verdict = self._attendance.directive.verdict
+        reached = max(result.global_step, verdict.global_step if verdict else 0)
+        if not result.steps and 0 < (arguments.max_steps or 0) <= reached:
             logger.info(
                 "Nothing to train: global step %d has reached max_steps %d already.",
-                result.global_step,
+                reached,
                 arguments.max_steps,
             )
         elif not result.steps:

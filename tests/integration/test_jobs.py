@@ -78,6 +78,22 @@ def test_a_job_restarted_at_its_max_steps_has_nothing_to_do(make_cluster: MakeCl
     assert len(list(cluster.model_dir.glob("verdict.json*"))) == 2
 
 
+def test_a_worker_that_comes_after_the_end_says_that_there_was_nothing_to_train(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    first = make_cluster(ps=1, arguments=["--max_steps", 30])
+    finished(*first.start_all().values())
+    again = make_cluster(ps=1, arguments=["--max_steps", 30])
+    opened = gate(tmp_path, "worker")
+    roles = again.start_all("--hold_model", opened, but=["chief:0"])
+    roles["worker:0"].saw("HOLDING model")
+    chief = again.start("chief")
+    roles["ps:0"].saw("The job FINISHED at step 30")
+    opened.touch()
+    finished(chief, *roles.values())
+    roles["worker:0"].saw("Nothing to train: global step 30 has reached max_steps 30 already")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("evaluator", [False, True])
 def test_without_ps_the_chief_hosts_the_model(
