@@ -49,6 +49,9 @@ class VariableSpec:
         optimizer: the configuration (``Optimizer.to_config()``) that applies its
             gradients, or None for a variable that is not trained by gradients.
         sparse: True for a table that is pulled by row and pushed as IndexedSlices.
+        stack: of a table, the name under which its rows are pulled and pushed, together with
+            those of other tables of the same row shape, dtype and optimizer; '' for its own.
+            See ``psys.stacks``.
     """
 
     name: str
@@ -57,12 +60,15 @@ class VariableSpec:
     initializer: Initializer
     optimizer: Mapping[str, Any] | None = None
     sparse: bool = False
+    stack: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
             raise ModelError("A variable needs a name, got ''.")
         if self.name == "__metadata__":
             raise ModelError("No variable can be named '__metadata__': shard files use that name.")
+        if self.stack and not self.sparse:
+            raise ModelError(f"Variable {self.name!r} is no table, and cannot be in a stack.")
         if self.dtype not in DTYPES:
             raise ModelError(
                 f"Variable {self.name!r}: expected a dtype of {sorted(DTYPES)}, got {self.dtype!r}."

@@ -20,6 +20,7 @@ LAYERS: dict[str, float] = {
     "kernels": 0,
     "names": 0,
     "running": 0,
+    "stacks": 0,
     "table": 0,
     "cluster": 1,
     "uncaught": 1,
