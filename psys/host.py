@@ -187,7 +187,7 @@ class NodeHost:
                 )
         self._check_number(member, chief)
 
-    def load(self, generation: str, slices: Sequence[LoadedSlice], plan: Plan = ()) -> None:
+    def load(self, generation: str, slices: list[LoadedSlice], plan: Plan = ()) -> None:
         """Put the shard's slices in place; see ``Shard.load``."""
         self._prepare(slices)  # not under the lock: leases are renewed meanwhile
         with self._lock:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
 
 from psys.arrays import Plan
 from psys.attendance import Attendance, LeadLink
@@ -26,7 +25,7 @@ class LocalShard(Shard):
         self._request: ExchangeRequest | None = None
 
     def load(
-        self, generation: str, member: int, slices: Sequence[LoadedSlice], plan: Plan = ()
+        self, generation: str, member: int, slices: list[LoadedSlice], plan: Plan = ()
     ) -> None:
         """Put all slices in place; see ``Shard.load``."""
         self._host.check_load(generation, member)

@@ -3,8 +3,8 @@
 A model of many categorical columns has a table for each; handled one by one, every table costs some
 microseconds in each of a dozen places on the way of a step. Tables of the same row shape, dtype and
 optimizer are therefore pulled, pushed and updated as one table, their stack, whose rows are theirs
-in order of their names. To everything else, the user's program, plans and checkpoints among it, they
-are separate variables. Nothing here holds a value.
+in order of their names. To everything else, the user's program, plans and checkpoints among it,
+they are separate variables. Nothing here holds a value.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def stacks_of(specs: Iterable[VariableSpec]) -> dict[str, TableStack]:
     """Return the stacks that tables say they are in, by name.
 
     Raises:
-        ModelError: if tables of one stack differ in row shape, dtype or optimizer, or a variable has
-            the name of a stack.
+        ModelError: if tables of one stack differ in row shape, dtype or optimizer, or a variable
+            has the name of a stack.
     """
     ordered = sorted(specs, key=lambda one: one.name)
     members: dict[str, list[VariableSpec]] = {}

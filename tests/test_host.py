@@ -59,7 +59,7 @@ def push(sequence: int = 1, **gradients: Gradient) -> ExchangeRequest:
 
 def live(host: NodeHost, *slices: LoadedSlice) -> NodeHost:
     host.obey(ShardOrders(G, ShardPhase.LOADING))
-    host.load(G, slices)
+    host.load(G, list(slices))
     host.obey(ShardOrders(G, ShardPhase.LIVE))
     return host
 

@@ -58,7 +58,7 @@ BESIDE = {("host", "attendance"), ("layers", "nn")}
 UPWARDS = {("estimator/__init__.py", "roles")}
 """``train_and_evaluate`` is looked for in ``estimator``; it is imported when it is called."""
 ONLY = {
-    "ps": {"errors", "arrays", "initializers", "kernels", "optimizers", "checkpoint"},
+    "ps": {"errors", "arrays", "initializers", "kernels", "stacks", "optimizers", "checkpoint"},
     "host": {"errors", "arrays", "initializers", "kernels", "ps", "attendance"},
     "attendance": {"errors", "arrays", "initializers", "ps"},
     "exchange": {"errors", "arrays", "sharding", "ps"},

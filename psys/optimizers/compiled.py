@@ -37,6 +37,14 @@ class CompiledOptimizer(Optimizer):
             global_step: what the trainer had read when it computed the gradient.
         """
 
+    @property
+    def by_row(self) -> bool:
+        """True unless a class writes its own update, keeps scalars or moves all rows."""
+        methods = ("update", "apply_dense", "apply_sparse")
+        if any(getattr(type(self), one) is not getattr(CompiledOptimizer, one) for one in methods):
+            return False
+        return not (self.scalars or self.moves_all_rows)
+
     def prepare(self, dtype: str) -> None:
         """Compile now what updates of variables of ``dtype`` take."""
         if not self._writes_its_own_update() and dtype in ("float32", "float64"):

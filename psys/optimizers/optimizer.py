@@ -85,6 +85,16 @@ class Optimizer(ABC):
         """Name → first value of each number kept once a slice."""
         return {}
 
+    @property
+    def by_row(self) -> bool:
+        """Whether tables may be updated as one, each row as in the table it is of.
+
+        True where what becomes of a row depends on its own gradient, value and slots alone, and
+        on numbers that are the same for all tables. That cannot be seen of an ``update`` of one's
+        own: it is False unless the class says otherwise.
+        """
+        return False
+
     def to_config(self) -> dict[str, Any]:
         """Return a JSON-able description; ``from_config`` reads it back."""
         config = {"kind": self.kind, **{name: getattr(self, name) for name in self.arguments}}

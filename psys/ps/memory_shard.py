@@ -6,12 +6,13 @@ given. It opens no file or socket, starts no thread and reads no clock. One call
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from psys.arrays import Array, Gradient
 from psys.errors import GenerationChanged
 from psys.ps.fence import NO_FENCE, Fence
+from psys.ps.loading import put_in_place
 from psys.ps.messages import (
     ASYNC,
     Consistency,
@@ -73,6 +74,7 @@ class MemoryShard:
         self.generation = ""
         self.version = 0
         self.slices: dict[str, SliceState] = {}
+        """By the name under which they are exchanged: the variable's or the stack's."""
         self.fences: dict[TaskName, Fence] = {}
         self.dropped: dict[TaskName, Fence] = {}
         """The last push of each task that came too late for its update (sync)."""
@@ -103,12 +105,12 @@ class MemoryShard:
 
     # ------------------------------------------------------------ loading
 
-    def load(self, generation: str, slices: Sequence[LoadedSlice]) -> None:
-        """Put all slices in place; LIVE only once the lead seals it.
+    def load(self, generation: str, slices: list[LoadedSlice]) -> None:
+        """Put all slices in place, emptying the list; LIVE only once the lead seals it.
 
         Raises:
             GenerationChanged: if the lead has not ordered this generation to be loaded.
-            ModelError: if a slice does not fit its spec.
+            ModelError: see ``loading.put_in_place``.
         """
         if self.generation != generation or self.phase not in (
             ShardPhase.LOADING,
@@ -118,7 +120,7 @@ class MemoryShard:
                 f"ps:{self.index} is {self.phase.name} in generation {self.generation or 'none'}; "
                 f"it was asked to load {generation}."
             )
-        self.slices = {item.spec.name: SliceState.from_loaded(item) for item in slices}
+        self.slices = put_in_place(slices)
         self._request_limit_bytes = 0
         self.phase = ShardPhase.LOADED
 

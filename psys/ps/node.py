@@ -7,7 +7,7 @@ unit test and a whole cluster simulated on a virtual clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -136,9 +136,9 @@ class Node:
     # ------------------------------------------------------------ the chief's load
 
     def load(
-        self, generation: str, slices: Sequence[LoadedSlice], now: float, plan: Plan = ()
+        self, generation: str, slices: list[LoadedSlice], now: float, plan: Plan = ()
     ) -> _Replies:
-        """Put the shard's slices in place, and note what is on the others.
+        """Put the shard's slices in place, emptying the list, and note what is on the others.
 
         Raises:
             ModelError: if the slices are not those that the plan has for this shard.

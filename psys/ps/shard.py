@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from psys.arrays import Array, Plan, VariableSpec
@@ -49,20 +49,25 @@ class Shard(ABC):
 
     @abstractmethod
     def load(
-        self, generation: str, member: int, slices: Sequence[LoadedSlice], plan: Plan = ()
+        self, generation: str, member: int, slices: list[LoadedSlice], plan: Plan = ()
     ) -> None:
         """Put all slices of the shard in place.
+
+        A shard in this process empties the list, and uses the arrays on or frees each as soon as
+        it has copied it, so that a model is not in memory twice: only who keeps no other reference
+        gains by it. Slices are made again for another attempt.
 
         Args:
             generation: as the lead ordered it.
             member: the chief's member number.
-            slices: all there are on this shard.
+            slices: all there are on this shard; the list is given away.
             plan: the slices of all shards, for the lead's shard: what people are shown.
 
         Raises:
             GenerationChanged: if the lead has not ordered this generation to be loaded.
             Fenced: if ``member`` is not the chief's.
-            ModelError: if a slice does not fit its own spec, or the slices are not the plan's.
+            ModelError: if a slice does not fit its own spec, tables cannot be the stack that they
+                name, or the slices are not the plan's.
             ShardUnavailable: if the ps cannot be reached.
         """
 

@@ -1,6 +1,7 @@
 """SliceState: one slice of a variable, with its optimizer and what that keeps about it.
 
-It refuses gradients that do not fit, and applies those that do. It knows no trainer.
+Or the slices of several tables, of their stack: its rows are theirs, in order of their names. It
+refuses gradients that do not fit, and applies those that do. It knows no trainer.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ from weakref import WeakSet
 import numpy as np
 
 from psys import kernels
-from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
+from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec, all_finite
 from psys.errors import ModelError
 from psys.optimizers import optimizer as optimizers
 from psys.ps.messages import ExchangeRequest
 from psys.ps.shard import LoadedSlice
-from psys.ps.snapshot import VALUE, SliceCut
+from psys.ps.snapshot import VALUE, Part, SliceCut
 
 
 @dataclass
 class SliceState:
-    """One slice and what its optimizer keeps about it. Arrays are ``[stop - start, ...]``."""
+    """One slice, or stack of them, and what its optimizer keeps about it.
+
+    Attributes:
+        spec: the whole variable; of a stack, as a table that is whole here.
+        parts: the rows here of the variable; of a stack, of each of its tables, by name.
+        value: ``[rows here, ...]``, and each of ``slots`` likewise.
+        optimizer: what applies gradients; None if there are none.
+        slots: what it keeps about each element.
+        scalars: what it keeps once a slice.
+    """
 
     spec: VariableSpec
-    start: int
-    stop: int
+    parts: tuple[Part, ...]
     value: Array
     optimizer: optimizers.Optimizer | None
     slots: dict[str, Array]
@@ -37,42 +46,10 @@ class SliceState:
     _cuts: WeakSet[SliceCut] = field(default_factory=WeakSet, repr=False)
     """Those that are still to be read, or being read."""
 
-    @classmethod
-    def from_loaded(cls, loaded: LoadedSlice) -> SliceState:
-        """Build the state, running the initializer for what was not given."""
-        spec, rows = loaded.spec, loaded.stop - loaded.start
-        shape = (rows, *spec.row_shape)
-        if not 0 <= loaded.start <= loaded.stop <= spec.rows:
-            raise ModelError(
-                f"Slice [{loaded.start}, {loaded.stop}) of {spec.name!r} lies outside its "
-                f"{spec.rows} rows."
-            )
-        value = loaded.value
-        if value is None:
-            value = spec.initializer.rows(
-                spec.name, spec.shape, spec.dtype, loaded.start, loaded.stop, loaded.seed
-            )
-        optimizer = None if spec.optimizer is None else optimizers.from_config(spec.optimizer)
-        slots: dict[str, Array] = {}
-        scalars: dict[str, float] = {}
-        if optimizer is not None:
-            scalars = {k: loaded.scalars.get(k, v) for k, v in optimizer.scalars.items()}
-            for name, initial in optimizer.slots.items():
-                given = loaded.slots.get(name)
-                slots[name] = np.full(shape, initial, spec.dtype) if given is None else given
-        state = cls(spec, loaded.start, loaded.stop, value, optimizer, slots, scalars)
-        for what, array in (("value", value), *slots.items()):
-            if array.shape != shape or array.dtype != DTYPES[spec.dtype]:
-                raise ModelError(
-                    f"{what} of {spec.name!r}[{loaded.start}:{loaded.stop}]: expected {shape} "
-                    f"{spec.dtype}, got {array.shape} {array.dtype}."
-                )
-        return state
-
     def cut(self) -> SliceCut:
         """Return the slice as it is now, whatever later pushes change."""
         arrays = {VALUE: self.value, **self.slots}
-        made = SliceCut(self.spec, self.start, self.stop, arrays, self.scalars)
+        made = SliceCut(self.parts, arrays, self.scalars)
         self._cuts.add(made)
         return made
 
@@ -95,13 +72,21 @@ class SliceState:
         elif values.shape != self.value.shape:
             return f"Gradient of {name!r}: expected {self.value.shape}, got {values.shape}."
         if not all_finite(values):
-            return f"Gradient of {name!r} is not finite."
+            return f"Gradient of {self._first_not_finite(gradient)!r} is not finite."
         try:
             self.optimizer.rate(global_step)
         except Exception as error:
             # A schedule of the user's may raise anything, and here nothing is changed yet.
             return f"No learning rate for {name!r}: {describe(error)}"
         return ""
+
+    def _first_not_finite(self, gradient: Gradient) -> str:
+        """Return the variable of which the first row is that is not finite."""
+        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+        row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+        if isinstance(gradient, IndexedSlices):
+            row = int(gradient.indices[row])
+        return next(one.spec.name for one in reversed(self.parts) if one.at <= row)
 
     def refuse_rows(self, rows: Array) -> str:
         """Return why these local rows cannot be read or changed, '' if they can."""

@@ -72,38 +72,50 @@ class KeptRows:
             out[places[here]] = piece[numbers[here] - start]
 
 
-class SliceCut:
-    """One slice as it was when it was cut. Arrays are ``[stop - start, ...]``.
+@dataclass(frozen=True)
+class Part:
+    """Rows ``[start, stop)`` of a variable, and where they lie in a shard's memory.
 
     Attributes:
         spec: the whole variable.
         start: first row.
         stop: one past the last row.
+        at: where in the arrays the first lies: 0, but behind other tables in a stack.
+    """
+
+    spec: VariableSpec
+    start: int
+    stop: int
+    at: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.stop - self.start
+
+
+class SliceCut:
+    """A slice, or a stack of them, as it was when it was cut. Arrays are ``[rows, ...]``.
+
+    Attributes:
+        parts: whose rows they are, without gap or overlap.
         scalars: what the optimizer keeps once a slice.
     """
 
     def __init__(
-        self,
-        spec: VariableSpec,
-        start: int,
-        stop: int,
-        arrays: dict[str, Array],
-        scalars: dict[str, float],
+        self, parts: tuple[Part, ...], arrays: dict[str, Array], scalars: dict[str, float]
     ) -> None:
         """Cut a slice.
 
         Args:
-            spec: the whole variable.
-            start: first row.
-            stop: one past the last row.
+            parts: whose rows they are: of one variable, or of several tables.
             arrays: the value (``VALUE``) and the slots by name, as they are used on.
             scalars: what the optimizer keeps once a slice.
         """
-        self.spec, self.start, self.stop = spec, start, stop
-        self.scalars = dict(scalars)
-        self._shared = spec.sparse
-        self._arrays = arrays if spec.sparse else {k: one.copy() for k, one in arrays.items()}
-        rows = stop - start if spec.sparse else 0
+        self.parts, self.scalars = parts, dict(scalars)
+        self._shared = parts[0].spec.sparse
+        self._arrays = arrays if self._shared else {k: one.copy() for k, one in arrays.items()}
+        rows = len(arrays[VALUE]) if self._shared else 0
         # Zeros take no memory before they are written.
         self._place = np.zeros(rows, np.int32 if rows < np.iinfo(np.int32).max else np.int64)
         """Of each row among the kept ones, from 1; 0 for one that has not been changed since."""
@@ -115,9 +127,9 @@ class SliceCut:
         return tuple(self._arrays)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """``(rows, ...)`` of each array; a scalar variable is one row."""
-        return self._arrays[VALUE].shape
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row; a scalar variable is one row of shape ``()``."""
+        return self._arrays[VALUE].shape[1:]
 
     def keep(self, rows: Array | None) -> None:
         """Copy rows that are about to be changed.
@@ -147,30 +159,31 @@ class SliceCut:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One array of a cut, read in blocks of rows."""
+    """One array of a variable in a cut, read in blocks of rows."""
 
     of: SliceCut
+    part: Part
     name: str
     guard: AbstractContextManager[Any]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """``(rows, ...)``."""
-        return self.of.shape
+        return (self.part.rows, *self.of.row_shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The variable's."""
-        return np.dtype(self.of.spec.dtype)
+        return np.dtype(self.part.spec.dtype)
 
     def blocks(self) -> Iterator[Array]:
         """Yield all rows in order, copied under the guard, one block at a time."""
-        rows = self.shape[0]
-        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        row_bytes = math.prod(self.of.row_shape) * self.dtype.itemsize
         at_once = max(BLOCK_BYTES // max(row_bytes, 1), 1)
-        for first in range(0, rows, at_once):
+        end = self.part.at + self.part.rows
+        for first in range(self.part.at, end, at_once):
             with self.guard:
-                block = self.of.read(self.name, first, min(first + at_once, rows))
+                block = self.of.read(self.name, first, min(first + at_once, end))
             yield block
 
 
@@ -184,7 +197,7 @@ class Snapshot:
         index: of the shard.
         global_step: of the cut.
         cut: the last push of each task that is in it.
-        slices: all of the shard.
+        slices: all of the shard, each stack as one.
         guard: entered for each block that is read; it keeps pushes out.
     """
 
@@ -196,12 +209,17 @@ class Snapshot:
     slices: tuple[SliceCut, ...]
     guard: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
+    def parts(self) -> list[tuple[Part, SliceCut]]:
+        """Return every variable's rows and the cut they are in, by the variable's name."""
+        found = [(part, one) for one in self.slices for part in one.parts]
+        return sorted(found, key=lambda pair: pair[0].spec.name)
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return value and slots of every slice by their keys in a shard file."""
+        """Return value and slots of every variable by their keys in a shard file."""
         found: dict[str, Tensor] = {}
-        for one in self.slices:
-            kind = (one.spec.optimizer or {}).get("kind", "")
+        for part, one in self.parts():
+            variable, kind = part.spec.name, (part.spec.optimizer or {}).get("kind", "")
             for name in one.names:
-                key = one.spec.name if name == VALUE else f"{one.spec.name}/{kind}/{name}"
-                found[key] = Tensor(one, name, self.guard)
+                key = variable if name == VALUE else f"{variable}/{kind}/{name}"
+                found[key] = Tensor(one, part, name, self.guard)
         return found

@@ -33,10 +33,13 @@ _SENDER = "A load"
 
 
 class Load(NamedTuple):
-    """What a load brought: the slices of one shard, and for the lead's the plan of all."""
+    """What a load brought: the slices of one shard, and for the lead's the plan of all.
+
+    Nothing else keeps the slices: who takes one off the list alone has it.
+    """
 
     generation: str
-    slices: Sequence[LoadedSlice]
+    slices: list[LoadedSlice]
     plan: Plan
 
 
@@ -48,7 +51,7 @@ def encode_load(
     Args:
         generation: as the lead ordered it.
         member: the chief's member number.
-        slices: of the shard.
+        slices: of the shard; they stay the caller's.
         plan: of all shards, where the receiver is the lead's.
     """
     planned = [wire.fill(shard_pb2.PlannedSlice(), one) for one in plan]
@@ -78,6 +81,7 @@ def encode_load(
             tensors=describe(tensors),
             scalars=dict(one.scalars),
             plan=planned if number == 0 else (),
+            stack=one.spec.stack,
         )
         yield from write_frames(header, tensors)
 
@@ -142,6 +146,7 @@ def _decode_slice(
         initializer=initializers.from_config(_json(header.initializer_json)),
         optimizer=_json(header.optimizer_json) if header.optimizer_json else None,
         sparse=header.sparse,
+        stack=header.stack,
     )
     if not header.start <= header.stop <= spec.rows:
         raise ModelError(

@@ -80,7 +80,7 @@ class RemoteShard(Shard):
         """No reply may announce more; ``Parameters`` sets it for each exchange."""
 
     def load(
-        self, generation: str, member: int, slices: Sequence[LoadedSlice], plan: Plan = ()
+        self, generation: str, member: int, slices: list[LoadedSlice], plan: Plan = ()
     ) -> None:
         """Put all slices in place; see ``Shard.load``."""
         load = self._open_channel().stream_unary(load_codec.LOAD_SLICES, None, None)

@@ -35,6 +35,7 @@ def shard_writer(model_dir: str, shard_count: int) -> Callable[[Snapshot], Shard
         directory = checkpoint_dir(snapshot.global_step, snapshot.save)
         name = shard_file_name(snapshot.index, shard_count)
         cut = {task: list(key) for task, key in snapshot.cut.items()}
+        parts = snapshot.parts()
         info = write_shard(
             storage,
             f"{directory}/{name}",
@@ -43,8 +44,8 @@ def shard_writer(model_dir: str, shard_count: int) -> Callable[[Snapshot], Shard
                 "checkpoint_id": snapshot.save,
                 "generation": snapshot.generation,
                 "shard": snapshot.index,
-                "slices": [[s.spec.name, s.start, s.stop] for s in snapshot.slices],
-                "scalars": {s.spec.name: s.scalars for s in snapshot.slices if s.scalars},
+                "slices": [[part.spec.name, part.start, part.stop] for part, _ in parts],
+                "scalars": {part.spec.name: one.scalars for part, one in parts if one.scalars},
                 "cut": cut,
             },
         )

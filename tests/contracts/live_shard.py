@@ -78,7 +78,7 @@ def order(host: NodeHost, generation: str = G, **orders: Any) -> None:
 
 def go_live(host: NodeHost, shard: Shard, slices: Any = SLICES, generation: str = G) -> None:
     order(host, generation, phase=ShardPhase.LOADING)
-    shard.load(generation, CHIEF, slices)
+    shard.load(generation, CHIEF, list(slices))
     order(host, generation, phase=ShardPhase.LIVE)
 
 

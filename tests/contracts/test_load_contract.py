@@ -61,7 +61,8 @@ def test_load_takes_values_and_optimizer_state_as_given(host: NodeHost, connect:
     def look(node: Any) -> Any:
         state = node.shard.slices["w"]
         slots = {name: slot.tolist() for name, slot in state.slots.items()}
-        return state.start, state.stop, state.value.tolist(), slots, dict(state.scalars)
+        (part,) = state.parts
+        return part.start, part.stop, state.value.tolist(), slots, dict(state.scalars)
 
     assert host.read_lead(look) == (
         2,
@@ -89,12 +90,12 @@ def test_only_the_generation_the_lead_ordered_is_loaded(
         order(host, ordered, phase=ShardPhase.LOADING)
     shard = connect(host)
     with pytest.raises(GenerationChanged, match=f"asked to load {G}"):
-        shard.load(G, CHIEF, SLICES)
+        shard.load(G, CHIEF, list(SLICES))
 
 
 def test_a_live_shard_is_not_loaded_again(shard: Shard) -> None:
     with pytest.raises(GenerationChanged, match="LIVE"):
-        shard.load(G, CHIEF, SLICES)
+        shard.load(G, CHIEF, list(SLICES))
 
 
 @pytest.mark.parametrize("number", [0, CHIEF - 1])
@@ -102,8 +103,8 @@ def test_only_the_chief_of_now_loads(host: NodeHost, connect: Connect, number: i
     shard = connect(host)
     order(host, phase=ShardPhase.LOADING)
     with pytest.raises(Fenced, match=f"number {number} is not the chief's"):
-        shard.load(G, number, SLICES)
-    shard.load(G, CHIEF, SLICES)
+        shard.load(G, number, list(SLICES))
+    shard.load(G, CHIEF, list(SLICES))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,6 @@ def test_a_slice_that_does_not_fit_its_variable_is_refused(
     order(host, phase=ShardPhase.LOADING)
     with pytest.raises(ModelError):
         shard.load(G, CHIEF, [bad])
-    shard.load(G, CHIEF, SLICES)
+    shard.load(G, CHIEF, list(SLICES))
     order(host, phase=ShardPhase.LIVE)
     assert exchange(shard, ask()).outcome is Outcome.NONE

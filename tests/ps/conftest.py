@@ -81,7 +81,7 @@ class ShardBench:
         """Load the model anew, to be trained under a policy."""
         self.obey(generation="", phase=ShardPhase.EMPTY)
         self.obey(generation="g", phase=ShardPhase.LOADING)
-        self.shard.load("g", slices() if loaded is None else loaded)
+        self.shard.load("g", slices() if loaded is None else list(loaded))
         self.obey(phase=ShardPhase.LIVE, policy=policy)
 
     def offer(

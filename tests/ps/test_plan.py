@@ -28,15 +28,15 @@ def loaded(bench: LeadBench) -> tuple[list[LoadedSlice], tuple[PlannedSlice, ...
     bench.say_shard(1, ShardPhase.LOADING)
     bench.load_shard(bench.lead.generation)
     states = bench.node.shard.slices.values()
-    near = [PlannedSlice(s.spec.name, s.start, s.stop, 0, s.value.nbytes) for s in states]
-    return [LoadedSlice(s.spec, s.start, s.stop) for s in states], (*near, *FAR)
+    near = [PlannedSlice(s.spec.name, 0, s.spec.rows, 0, s.value.nbytes) for s in states]
+    return [LoadedSlice(s.spec, 0, s.spec.rows) for s in states], (*near, *FAR)
 
 
 def test_the_lead_keeps_the_plan_and_tells_nobody(make_lead: Make) -> None:
     bench: LeadBench = make_lead(num_ps=2)
     slices, plan = loaded(bench)
     before = bench.node.shard.facts(), bench.lead.shard_orders()
-    bench.node.load(bench.lead.generation, slices, bench.now, plan)
+    bench.node.load(bench.lead.generation, list(slices), bench.now, plan)
     assert bench.lead.plan == plan
     assert (bench.node.shard.facts(), bench.lead.shard_orders()) == before
 
@@ -46,7 +46,7 @@ def test_a_plan_that_is_not_what_was_loaded_is_refused_before_anything_changes(
 ) -> None:
     bench: LeadBench = make_lead(num_ps=2)
     slices, plan = loaded(bench)
-    bench.node.load(bench.lead.generation, slices, bench.now, plan)
+    bench.node.load(bench.lead.generation, list(slices), bench.now, plan)
     states = bench.node.shard.slices
     for other, message in (
         ((replace(plan[0], stop=plan[0].stop + 1), *plan[1:]), "other slices than the plan has"),
@@ -54,7 +54,7 @@ def test_a_plan_that_is_not_what_was_loaded_is_refused_before_anything_changes(
         ((*plan, PlannedSlice("w", 0, 1, 2, 4)), "for more shards than 2"),
     ):
         with pytest.raises(ModelError, match=message):
-            bench.node.load(bench.lead.generation, slices, bench.now, other)
+            bench.node.load(bench.lead.generation, list(slices), bench.now, other)
         assert bench.node.shard.slices is states
         assert bench.lead.plan == plan
 

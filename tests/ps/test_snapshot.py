@@ -15,6 +15,7 @@ from psys.arrays import IndexedSlices, VariableSpec
 from psys.initializers import RandomUniform
 from psys.optimizers import AdagradOptimizer, AdamOptimizer, LazyAdamOptimizer, Optimizer
 from psys.ps import snapshot
+from psys.ps.loading import put_in_place
 from psys.ps.shard import LoadedSlice
 from psys.ps.slice_state import SliceState
 from psys.ps.snapshot import VALUE, SliceCut, Snapshot
@@ -40,7 +41,7 @@ def state_of(optimizer: Optimizer, sparse: bool = True) -> SliceState:
     spec = VariableSpec(
         "table", (40, 3), "float32", RandomUniform(), optimizer.to_config(), sparse=sparse
     )
-    return SliceState.from_loaded(LoadedSlice(spec, 10, 10 + ROWS))
+    return put_in_place([LoadedSlice(spec, 10, 10 + ROWS)])["table"]
 
 
 def push(state: SliceState, rows: list[int]) -> None:
@@ -145,7 +146,7 @@ def test_however_many_pushes_changed_rows_reading_looks_at_few_pieces(
     spec = VariableSpec(
         "table", (rows, 2), "float32", RandomUniform(), OPTIMIZERS[0].to_config(), sparse=True
     )
-    state = SliceState.from_loaded(LoadedSlice(spec, 0, rows))
+    state = put_in_place([LoadedSlice(spec, 0, rows)])["table"]
     expected, cut = everything(state), state.cut()
     order = np.random.default_rng(1).permutation(rows)
     for changed in np.array_split(order, 1_000):

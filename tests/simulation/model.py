@@ -68,7 +68,10 @@ def shard_values(shard: MemoryShard) -> Values:
 
 def snapshot_values(snapshot: Snapshot) -> Values:
     """Return the values of a cut."""
-    return {one.spec.name: one.read(VALUE, 0, one.stop - one.start) for one in snapshot.slices}
+    return {
+        part.spec.name: one.read(VALUE, part.at, part.at + part.rows)
+        for part, one in snapshot.parts()
+    }
 
 
 def applied(values: Values) -> set[int]:

@@ -17,9 +17,9 @@ from psys.checkpoint.storage import FileStorage
 from psys.errors import CheckpointCorrupt, CheckpointNotFound, Fenced, GenerationChanged
 from psys.host import NodeHost
 from psys.initializers import Constant
+from psys.ps.loading import put_in_place
 from psys.ps.messages import ShardFacts, ShardOrders, ShardPhase
 from psys.ps.shard import LoadedSlice
-from psys.ps.slice_state import SliceState
 from psys.ps.snapshot import Snapshot
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
@@ -70,7 +70,8 @@ def ps(tmp_path: Path) -> Iterator[list[Ps]]:
 def save(ps: list[Ps]) -> Manifest:
     entries = []
     for index, (one, (start, stop)) in enumerate(zip(ps, ROWS, strict=True)):
-        state = SliceState.from_loaded(LoadedSlice(SPEC, start, stop, value=VALUE[start:stop]))
+        sent = [LoadedSlice(SPEC, start, stop, value=VALUE[start:stop])]
+        state = put_in_place(sent)["w"]
         write = shard_writer(one.storage.root, 2)
         file = write(Snapshot(ID, "g", index, STEP, {"chief": (1, STEP)}, (state.cut(),)))
         entries.append(ShardEntry(file.name, file.size_bytes, file.sha256, (("w", start, stop),)))

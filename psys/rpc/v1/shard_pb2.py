@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from psys.rpc.v1 import tensors_pb2 as psys_dot_rpc_dot_v1_dot_tensors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17psys/rpc/v1/shard.proto\x12\x0bpsys.rpc.v1\x1a\x19psys/rpc/v1/tensors.proto\"J\n\x11LoadSlicesRequest\x12\'\n\x05slice\x18\x01 \x01(\x0b\x32\x18.psys.rpc.v1.SliceHeader\x12\x0c\n\x04\x62ulk\x18\x0f \x01(\x0c\"\xac\x03\n\x0bSliceHeader\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x0e\n\x06slices\x18\x02 \x01(\x04\x12\x10\n\x08variable\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x04\x12$\n\x05\x64type\x18\x05 \x01(\x0e\x32\x15.psys.rpc.v1.DataType\x12\x0e\n\x06sparse\x18\x06 \x01(\x08\x12\x18\n\x10initializer_json\x18\x07 \x01(\t\x12\x16\n\x0eoptimizer_json\x18\x08 \x01(\t\x12\r\n\x05start\x18\t \x01(\x04\x12\x0c\n\x04stop\x18\n \x01(\x04\x12\x0c\n\x04seed\x18\x0b \x01(\x03\x12$\n\x07tensors\x18\x0c \x03(\x0b\x32\x13.psys.rpc.v1.Tensor\x12\x36\n\x07scalars\x18\r \x03(\x0b\x32%.psys.rpc.v1.SliceHeader.ScalarsEntry\x12\x0e\n\x06member\x18\x0e \x01(\x04\x12\'\n\x04plan\x18\x0f \x03(\x0b\x32\x19.psys.rpc.v1.PlannedSlice\x1a.\n\x0cScalarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\\\n\x0cPlannedSlice\x12\x10\n\x08variable\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x04\x12\x0c\n\x04stop\x18\x03 \x01(\x04\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x0e\n\x06nbytes\x18\x05 \x01(\x04\"\x14\n\x12LoadSlicesResponse2Y\n\x06Shards\x12O\n\nLoadSlices\x12\x1e.psys.rpc.v1.LoadSlicesRequest\x1a\x1f.psys.rpc.v1.LoadSlicesResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17psys/rpc/v1/shard.proto\x12\x0bpsys.rpc.v1\x1a\x19psys/rpc/v1/tensors.proto\"J\n\x11LoadSlicesRequest\x12\'\n\x05slice\x18\x01 \x01(\x0b\x32\x18.psys.rpc.v1.SliceHeader\x12\x0c\n\x04\x62ulk\x18\x0f \x01(\x0c\"\xbb\x03\n\x0bSliceHeader\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x0e\n\x06slices\x18\x02 \x01(\x04\x12\x10\n\x08variable\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x04\x12$\n\x05\x64type\x18\x05 \x01(\x0e\x32\x15.psys.rpc.v1.DataType\x12\x0e\n\x06sparse\x18\x06 \x01(\x08\x12\x18\n\x10initializer_json\x18\x07 \x01(\t\x12\x16\n\x0eoptimizer_json\x18\x08 \x01(\t\x12\r\n\x05start\x18\t \x01(\x04\x12\x0c\n\x04stop\x18\n \x01(\x04\x12\x0c\n\x04seed\x18\x0b \x01(\x03\x12$\n\x07tensors\x18\x0c \x03(\x0b\x32\x13.psys.rpc.v1.Tensor\x12\x36\n\x07scalars\x18\r \x03(\x0b\x32%.psys.rpc.v1.SliceHeader.ScalarsEntry\x12\x0e\n\x06member\x18\x0e \x01(\x04\x12\'\n\x04plan\x18\x0f \x03(\x0b\x32\x19.psys.rpc.v1.PlannedSlice\x12\r\n\x05stack\x18\x10 \x01(\t\x1a.\n\x0cScalarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\\\n\x0cPlannedSlice\x12\x10\n\x08variable\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x04\x12\x0c\n\x04stop\x18\x03 \x01(\x04\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x0e\n\x06nbytes\x18\x05 \x01(\x04\"\x14\n\x12LoadSlicesResponse2Y\n\x06Shards\x12O\n\nLoadSlices\x12\x1e.psys.rpc.v1.LoadSlicesRequest\x1a\x1f.psys.rpc.v1.LoadSlicesResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOADSLICESREQUEST']._serialized_start=67
   _globals['_LOADSLICESREQUEST']._serialized_end=141
   _globals['_SLICEHEADER']._serialized_start=144
-  _globals['_SLICEHEADER']._serialized_end=572
-  _globals['_SLICEHEADER_SCALARSENTRY']._serialized_start=526
-  _globals['_SLICEHEADER_SCALARSENTRY']._serialized_end=572
-  _globals['_PLANNEDSLICE']._serialized_start=574
-  _globals['_PLANNEDSLICE']._serialized_end=666
-  _globals['_LOADSLICESRESPONSE']._serialized_start=668
-  _globals['_LOADSLICESRESPONSE']._serialized_end=688
-  _globals['_SHARDS']._serialized_start=690
-  _globals['_SHARDS']._serialized_end=779
+  _globals['_SLICEHEADER']._serialized_end=587
+  _globals['_SLICEHEADER_SCALARSENTRY']._serialized_start=541
+  _globals['_SLICEHEADER_SCALARSENTRY']._serialized_end=587
+  _globals['_PLANNEDSLICE']._serialized_start=589
+  _globals['_PLANNEDSLICE']._serialized_end=681
+  _globals['_LOADSLICESRESPONSE']._serialized_start=683
+  _globals['_LOADSLICESRESPONSE']._serialized_end=703
+  _globals['_SHARDS']._serialized_start=705
+  _globals['_SHARDS']._serialized_end=794
 # @@protoc_insertion_point(module_scope)

@@ -16,7 +16,7 @@ class LoadSlicesRequest(_message.Message):
     def __init__(self, slice: _Optional[_Union[SliceHeader, _Mapping]] = ..., bulk: _Optional[bytes] = ...) -> None: ...
 
 class SliceHeader(_message.Message):
-    __slots__ = ("generation", "slices", "variable", "shape", "dtype", "sparse", "initializer_json", "optimizer_json", "start", "stop", "seed", "tensors", "scalars", "member", "plan")
+    __slots__ = ("generation", "slices", "variable", "shape", "dtype", "sparse", "initializer_json", "optimizer_json", "start", "stop", "seed", "tensors", "scalars", "member", "plan", "stack")
     class ScalarsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class SliceHeader(_message.Message):
     SCALARS_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
     generation: str
     slices: int
     variable: str
@@ -54,7 +55,8 @@ class SliceHeader(_message.Message):
     scalars: _containers.ScalarMap[str, float]
     member: int
     plan: _containers.RepeatedCompositeFieldContainer[PlannedSlice]
-    def __init__(self, generation: _Optional[str] = ..., slices: _Optional[int] = ..., variable: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[_tensors_pb2.DataType, str]] = ..., sparse: bool = ..., initializer_json: _Optional[str] = ..., optimizer_json: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., seed: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., scalars: _Optional[_Mapping[str, float]] = ..., member: _Optional[int] = ..., plan: _Optional[_Iterable[_Union[PlannedSlice, _Mapping]]] = ...) -> None: ...
+    stack: str
+    def __init__(self, generation: _Optional[str] = ..., slices: _Optional[int] = ..., variable: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[_tensors_pb2.DataType, str]] = ..., sparse: bool = ..., initializer_json: _Optional[str] = ..., optimizer_json: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., seed: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[_tensors_pb2.Tensor, _Mapping]]] = ..., scalars: _Optional[_Mapping[str, float]] = ..., member: _Optional[int] = ..., plan: _Optional[_Iterable[_Union[PlannedSlice, _Mapping]]] = ..., stack: _Optional[str] = ...) -> None: ...
 
 class PlannedSlice(_message.Message):
     __slots__ = ("variable", "start", "stop", "shard", "nbytes")
