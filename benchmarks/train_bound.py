@@ -65,12 +65,15 @@ def main() -> None:
     batch = pipeline.next()
     assert batch is not None
     model, _ = build(call_model, batch.features, batch.labels, seed=1)
-    batch.prepare(model.prefetches)
-    pipeline.prefetches = model.prefetches
-    variables = {name: LocalVariable(spec, 1) for name, spec in model.specs.items()}
+    batch.prepare(model.lookups)
+    pipeline.lookups = model.lookups
+    stacks = model.lookups.stacks
+    specs = [spec for spec in model.specs.values() if not spec.stack]
+    specs += [stack.spec for stack in stacks.values()]
+    variables = {spec.name: LocalVariable(spec, 1) for spec in specs}
 
     def fetch(table: str, ids: Any) -> Any:
-        return variables[table].value.take(ids, axis=0)
+        raise AssertionError(f"{len(ids)} rows of {table} were not foreseen.")
 
     step = 0
     while batch is not None:
@@ -78,7 +81,9 @@ def main() -> None:
         rows = {
             name: (ids, variables[name].value.take(ids, axis=0)) for name, ids in batch.rows.items()
         }
-        store = TrainStore(model.specs, dense, rows, fetch, global_step=step, seed=1)
+        store = TrainStore(
+            model.specs, dense, rows, fetch, stacks=stacks, global_step=step, seed=1
+        )
         _, gradients, _ = loss_and_gradients(model, call_model, batch.features, batch.labels, store)
         for name, gradient in gradients.items():
             variables[name].apply(gradient)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from psys.arrays import Array
 from psys.errors import ClusterError
 from psys.ps.messages import ExchangeRequest, Grant, Outcome, TaskName
-from psys.sharding.shard_map import Positions
+from psys.spread import Wanted
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Pulled:
 
     Attributes:
         dense: every dense variable, whole; only to be read, for it may be handed out again.
-        rows: for each table asked for, ``(ids, rows)`` as asked.
+        rows: for each table or stack asked for, ``(ids, rows)`` as asked.
         grant: the lead's permission.
         global_step: steps counted by the lead.
         staleness: the greatest over the shards, of the push just applied.
@@ -82,8 +82,8 @@ class Exchange:
     Attributes:
         place: who counts it.
         requests: one for each shard.
-        rows: global ids wanted of each table.
-        wanted: for each table, where they are on each shard.
+        rows: global ids wanted, by table or stack.
+        wanted: for each of these, how they were asked for.
         pull: whether values are wanted at all.
         sent: the shards it was sent to.
         failure: why it was not sent to another.
@@ -92,7 +92,7 @@ class Exchange:
     place: Place
     requests: Sequence[ExchangeRequest]
     rows: Mapping[str, Array]
-    wanted: Mapping[str, Mapping[int, tuple[Positions, Array]]]
+    wanted: Mapping[str, Wanted]
     pull: bool
     sent: Sequence[int]
     failure: ClusterError | None

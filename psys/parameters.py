@@ -15,17 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
-import numpy as np
-
-from psys.arrays import (
-    DTYPES,
-    Array,
-    Gradient,
-    IndexedSlices,
-    Plan,
-    VariableSpec,
-    all_finite,
-)
+from psys.arrays import DTYPES, Array, Gradient, Plan, VariableSpec
 from psys.errors import (
     ClusterError,
     Fenced,
@@ -39,7 +29,7 @@ from psys.ps.dense_cache import DenseCache
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome
 from psys.ps.shard import LoadedSlice, Shard
 from psys.sharding import ShardMap, plan, planned_slices
-from psys.sharding.shard_map import Positions
+from psys.spread import Spread
 
 logger = logging.getLogger("psys")
 
@@ -83,15 +73,8 @@ class Parameters:
         self._versions = [0] * len(self.shards)
         self._cached_for = Place("", "", 0)
         self._caches = [DenseCache() for _ in self.shards]
-        self._dense = [self._dense_slices(index) for index in range(len(self.shards))]
-
-    def _dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each slice that one shard holds of a dense variable."""
-        return {
-            one.variable: (one.rows, *spec.row_shape)
-            for one in self.shard_map.on(shard)
-            if not (spec := self.specs[one.variable]).sparse
-        }
+        self._spread = Spread(self.specs, self.shard_map)
+        self._dense = [self._spread.dense_slices(index) for index in range(len(self.shards))]
 
     # ------------------------------------------------------------ create and restore
 
@@ -180,8 +163,9 @@ class Parameters:
         Args:
             place: who counts this step.
             sequence: of the push; the last one sent where there is none.
-            gradients: by variable; None for no push.
-            rows: global ids wanted of each table, ``[n]`` sorted and unique.
+            gradients: by variable, or of tables in a stack by that; None for no push.
+            rows: global ids wanted of each table or stack, ``[n]`` sorted and unique; not of two
+                tables of one stack.
             pull: whether values are wanted at all.
             wants_grant: whether the lead is asked for a next step.
             origin: of the gradients.
@@ -192,8 +176,10 @@ class Parameters:
         if place != self._cached_for:
             # Versions mean nothing beyond their generation.
             self._cached_for, self._caches = place, [DenseCache() for _ in self.shards]
-        pushes = None if gradients is None else self._split_gradients(gradients)
-        wanted = {name: self.shard_map.split_rows(name, ids) for name, ids in rows.items()}
+        pushes = None if gradients is None else self._spread.split_gradients(gradients)
+        wanted = {name: self._spread.want(name, ids) for name, ids in rows.items()}
+        if len({one.name for one in wanted.values()}) < len(wanted):
+            raise ModelError(f"A step asks twice for rows of one stack: {sorted(wanted)}.")
         requests = [
             ExchangeRequest(
                 generation=place.generation,
@@ -204,7 +190,7 @@ class Parameters:
                 push=None if pushes is None else pushes[index],
                 pull_dense=pull,
                 pull_rows={
-                    name: parts[index][1] for name, parts in wanted.items() if index in parts
+                    one.name: one.parts[index][1] for one in wanted.values() if index in one.parts
                 },
                 wants_grant=wants_grant and index == 0,
                 global_step=origin.global_step,
@@ -239,14 +225,14 @@ class Parameters:
                 replies = self._catch_up(place, requests, replies)
             # Rows fetched in the middle of a step do not make its gradients any newer.
             self._versions = [reply.version for reply in replies]
-            dense = self._join_dense(
+            dense = self._spread.join_dense(
                 [cache.take(reply) for cache, reply in zip(self._caches, replies, strict=True)]
             )
-        lead = replies[0]
+        lead, given = replies[0], [reply.rows for reply in replies]
         return Pulled(
             dense=dense,
             rows={
-                name: (ids, self._join_rows(name, ids, exchange.wanted[name], replies))
+                name: (ids, self._spread.join_rows(exchange.wanted[name], given))
                 for name, ids in exchange.rows.items()
             },
             grant=lead.grant,
@@ -345,14 +331,15 @@ class Parameters:
         """Tell each shard how large its reply can be: what was asked for, and its header."""
         for index, shard in enumerate(self.shards):
             shard.reply_limit_bytes = REPLY_SLACK_BYTES + sum(
-                math.prod(shape) * DTYPES[self.specs[name].dtype].itemsize + 8
+                math.prod(shape) * DTYPES[self._spread.specs[name].dtype].itemsize + 8
                 for name, shape in self._expected(index, requests[index]).items()
             )
 
     def _expected(self, shard: int, request: ExchangeRequest) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array a request asks for."""
         rows = {
-            name: (len(ids), *self.specs[name].row_shape) for name, ids in request.pull_rows.items()
+            name: (len(ids), *self._spread.specs[name].row_shape)
+            for name, ids in request.pull_rows.items()
         }
         return {**self._dense[shard], **rows} if request.pull_dense else rows
 
@@ -376,7 +363,7 @@ class Parameters:
             arrays = {**reply.dense, **reply.rows}
             known = () if requests[index].known_version is None else self._dense[index]
             for name, shape in self._expected(index, requests[index]).items():
-                array, dtype = arrays.get(name), DTYPES[self.specs[name].dtype]
+                array, dtype = arrays.get(name), DTYPES[self._spread.specs[name].dtype]
                 if array is None and name in known:
                     continue  # it has not changed since
                 if array is None or array.shape != shape or array.dtype != dtype:
@@ -385,73 +372,7 @@ class Parameters:
                         f"ps:{index} answered with {found} for {name!r}; expected {shape} {dtype}."
                     )
 
-    def _split_gradients(self, gradients: Mapping[str, Gradient]) -> list[dict[str, Gradient]]:
-        """Check every gradient, then cut it by shard; nothing has been sent before."""
-        parts: list[dict[str, Gradient]] = [{} for _ in self.shards]
-        for name, gradient in gradients.items():
-            spec = self.specs.get(name)
-            if spec is None:
-                raise ModelError(f"Gradient of unknown variable {name!r}.")
-            values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
-            if values.dtype != DTYPES[spec.dtype]:
-                raise ModelError(
-                    f"Gradient of {name!r}: expected {spec.dtype}, got {values.dtype}."
-                )
-            if spec.optimizer is None:
-                raise ModelError(f"Variable {name!r} is not trained by gradients.")
-            if not all_finite(values):
-                raise ModelError(f"{_what(spec)} {name!r} is not finite (NaN or infinite).")
-            if isinstance(gradient, IndexedSlices):
-                if values.shape[1:] != spec.row_shape:
-                    raise ModelError(
-                        f"Gradient of {name!r}: expected rows of {spec.row_shape}, "
-                        f"got {values.shape[1:]}."
-                    )
-                summed = gradient.summed()
-                for shard, (at, local) in self.shard_map.split_rows(name, summed.indices).items():
-                    parts[shard][name] = IndexedSlices(local, summed.values[at])
-            elif gradient.shape != spec.shape:
-                raise ModelError(
-                    f"Gradient of {name!r}: expected shape {spec.shape}, got {gradient.shape}."
-                )
-            else:
-                for shard, part in self.shard_map.split_dense(name, gradient).items():
-                    parts[shard][name] = part
-        return parts
-
-    def _join_dense(self, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-        return {
-            name: self.shard_map.join(
-                name,
-                {one.shard: parts[one.shard][name] for one in self.shard_map.of(name)},
-                spec.shape,
-            )
-            for name, spec in self.specs.items()
-            if not spec.sparse
-        }
-
-    def _join_rows(
-        self,
-        name: str,
-        ids: Array,
-        parts: Mapping[int, tuple[Positions, Array]],
-        replies: Sequence[ExchangeReply],
-    ) -> Array:
-        if len(parts) == 1:
-            return next(replies[shard].rows[name] for shard in parts)
-        spec = self.specs[name]
-        rows = np.empty((len(ids), *spec.row_shape), DTYPES[spec.dtype])
-        for shard, (at, _) in parts.items():
-            rows[at] = replies[shard].rows[name]
-        return rows
-
     def close(self) -> None:
         """Give up all connections."""
         for shard in self.shards:
             shard.close()
-
-
-def _what(spec: VariableSpec) -> str:
-    """Return what a step pushes for a variable."""
-    measured = (spec.optimizer or {}).get("kind") in ("MovingAverage", "Sum")
-    return "What was measured for" if measured else "The gradient of"

@@ -1,17 +1,18 @@
-"""TableStack: tables under one name, one under another, so that a step handles them as one.
+"""TableStack: tables one under another, under one name, so that a step handles them as one.
 
-A model of many categorical columns has a table for each; handled one by one, every table costs some
-microseconds in each of a dozen places on the way of a step. Tables of the same row shape, dtype and
-optimizer are therefore pulled, pushed and updated as one table, their stack, whose rows are theirs
-in order of their names. To everything else, the user's program, plans and checkpoints among it,
-they are separate variables. Nothing here holds a value.
+A model of many categorical columns has a table for each; handled one by one, each costs some
+microseconds in a dozen places on the way of a step. Tables of one row shape, dtype and optimizer
+are therefore pulled, pushed and updated as one table, their stack, whose rows are theirs in order
+of their names. To everything else, such as the user's program, the plan and checkpoints, they are
+variables of their own. Nothing here holds a value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from psys.arrays import Array, VariableSpec
 from psys.errors import ModelError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TableStack:
     """Tables that travel as one.
 
@@ -38,10 +39,20 @@ class TableStack:
         """The name under which rows are pulled and pushed."""
         return self.spec.name
 
-    def edges(self, rows: Array) -> list[int]:
-        """Return where each table's rows begin among sorted rows ``[n]`` of the stack; then n."""
-        found: list[int] = np.searchsorted(rows, self.starts).tolist()
-        return found
+    def rows_of(self, table: str) -> tuple[int, int]:
+        """Return the first row of a table in the stack, and one past its last.
+
+        Raises:
+            ModelError: if it is not in the stack.
+        """
+        try:
+            return self._ranges[table]
+        except KeyError:
+            raise ModelError(f"Table {table!r} is not in stack {self.name!r}.") from None
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[int, int]]:
+        return dict(zip(self.tables, pairwise(self.starts.tolist()), strict=True))
 
     def table_of(self, row: int) -> str:
         """Return whose row a row of the stack is."""

@@ -33,6 +33,7 @@ LAYERS: dict[str, float] = {
     "distribute": 2,
     "layers": 2,
     "nn": 2,
+    "spread": 2,
     "losses": 2,
     "feature_column": 2,
     "inputs": 2,
@@ -61,7 +62,7 @@ ONLY = {
     "ps": {"errors", "arrays", "initializers", "kernels", "stacks", "optimizers", "checkpoint"},
     "host": {"errors", "arrays", "initializers", "kernels", "ps", "attendance"},
     "attendance": {"errors", "arrays", "initializers", "ps"},
-    "exchange": {"errors", "arrays", "sharding", "ps"},
+    "exchange": {"errors", "arrays", "spread", "ps"},
     "rpc": {
         "environment",
         "errors",
@@ -86,6 +87,7 @@ ONLY = {
         "checkpoint",
         "ps",
         "exchange",
+        "spread",
     },
 }
 """Where a layer may import less than all below it."""

@@ -5,21 +5,20 @@ Works on the unique rows of one batch, never on a table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from psys import kernels
 from psys.arrays import Array
 from psys.compute.backward import untraced
-from psys.compute.tracing import by_first, by_many
+from psys.compute.stack_rows import TableRows
+from psys.compute.tracing import by_first
 from psys.errors import ModelError
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """How rows become segments: ``out[s] = scale[s] * sum of weights[i] * rows[inverse[i]]``.
 
     Attributes:
@@ -42,16 +41,16 @@ class Plan:
         return self.segments is None and self.weights is None and self.scale is None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)  # not frozen: a step makes dozens, and that doubles the cost
 class Combination:
     """What a column makes of a table's rows, before it is computed.
 
     Attributes:
-        rows: ``[n_unique, width]``, maybe traced.
+        rows: ``[n_unique, width]``.
         plan: how they become examples.
     """
 
-    rows: Array
+    rows: TableRows
     plan: Plan
 
     def __len__(self) -> int:
@@ -59,7 +58,7 @@ class Combination:
 
 
 def combination(
-    rows: Array,
+    rows: Array | TableRows,
     inverse: Array,
     segments: Array,
     weights: Array | None,
@@ -70,7 +69,8 @@ def combination(
     """Return what ``segment_combine`` would compute of rows ``[n_unique, width]``.
 
     Args:
-        rows: and the others as for ``segment_combine``.
+        rows: of one table, maybe traced, or still among those of a stack; and the others as for
+            ``segment_combine``.
         inverse: likewise.
         segments: likewise.
         weights: likewise.
@@ -80,8 +80,9 @@ def combination(
     """
     if combiner not in ("sum", "mean", "sqrtn"):
         raise ModelError(f"combiner must be 'sum', 'mean' or 'sqrtn', got {combiner!r}.")
-    dtype = untraced(rows).dtype
-    plan = _plan(inverse, segments, weights, num_segments, combiner, dtype, one_each)
+    if not isinstance(rows, TableRows):
+        rows = TableRows(rows, "", 0, len(rows))
+    plan = _plan(inverse, segments, weights, num_segments, combiner, rows.dtype, one_each)
     return Combination(rows, plan)
 
 
@@ -114,8 +115,8 @@ def segment_combine(
     shape = rows.shape[1:]
     if len(shape) != 1:
         rows = rows.reshape((rows.shape[0], -1))
-    parts = combination(rows, inverse, segments, weights, num_segments, combiner)
-    result = _combine(parts.rows, parts.plan)
+    plan = combination(rows, inverse, segments, weights, num_segments, combiner).plan
+    result = _combine(rows, plan)
     return result if len(shape) == 1 else result.reshape((num_segments, *shape))
 
 
@@ -154,7 +155,8 @@ def _plan(
     )
 
 
-def _combine_forward(rows: Array, plan: Plan) -> Array:
+def combine_forward(rows: Array, plan: Plan) -> Array:
+    """Return what ``plan`` makes of rows ``[n_unique, width]``, ``[num_segments, width]``."""
     result = np.take(rows, plan.inverse, axis=0)
     if plan.weights is not None:
         result *= plan.weights
@@ -165,111 +167,27 @@ def _combine_forward(rows: Array, plan: Plan) -> Array:
     return result
 
 
-def _combine_gradient(g: Array, _answer: Array, rows: Array, plan: Plan) -> Array:
+def add_combined(g: Array, plan: Plan, sums: Array) -> None:
+    """Add to ``sums`` ``[n_unique, width]`` the gradient of the rows that ``plan`` combined.
+
+    Args:
+        g: the gradient of what was computed, ``[num_segments, width]``.
+        plan: how that was computed.
+        sums: C-contiguous.
+    """
     if plan.scale is not None:
         g = g * plan.scale
     if plan.segments is not None:
         g = np.take(g, plan.segments, axis=0)
     if plan.weights is not None:
         g = g * plan.weights
-    return kernels.add_rows(g, plan.inverse, len(rows))
+    kernels.add_rows(g, plan.inverse, len(sums), out=sums)
 
 
-_combine = by_first(_combine_forward, _combine_gradient)
+def _combine_gradient(g: Array, _answer: Array, rows: Array, plan: Plan) -> Array:
+    sums = np.zeros(rows.shape, g.dtype)
+    add_combined(g, plan, sums)
+    return sums
 
 
-def side_by_side(parts: Sequence[Array | Combination]) -> Array:
-    """Return arrays and combinations joined along axis 1, ``[batch, sum of widths]``.
-
-    One pass each way: rows go straight to where they stand in the result.
-
-    Args:
-        parts: each ``[batch, width]`` once computed.
-    """
-    if len(parts) == 1 and not isinstance(parts[0], Combination):
-        return parts[0]
-    return _side_by_side(*_layout_and_arrays(parts))
-
-
-def added_up(parts: Sequence[Array | Combination]) -> Array:
-    """Return the sum of arrays and combinations, ``[batch, width]``.
-
-    Args:
-        parts: each ``[batch, width]`` once computed.
-    """
-    if len(parts) == 1 and not isinstance(parts[0], Combination):
-        return parts[0]
-    return _added_up(*_layout_and_arrays(parts))
-
-
-def _layout_and_arrays(parts: Sequence[Array | Combination]) -> tuple[Any, ...]:
-    """Return the plans of the combinations, None for an array; then the arrays or rows."""
-    layout = tuple(one.plan if isinstance(one, Combination) else None for one in parts)
-    return layout, *(one.rows if isinstance(one, Combination) else one for one in parts)
-
-
-def _added_up_forward(layout: tuple[Plan | None, ...], *arrays: Array) -> Array:
-    result: Array | None = None
-    for plan, array in zip(layout, arrays, strict=True):
-        part = array if plan is None else _combine_forward(array, plan)
-        if result is not None:
-            result += part
-        else:
-            result = part.astype(np.result_type(*arrays), copy=plan is None)
-    assert result is not None
-    return result
-
-
-def _added_up_gradients(
-    g: Array, argnums: tuple[int, ...], layout: tuple[Plan | None, ...], *arrays: Array
-) -> tuple[Array, ...]:
-    numbers = [argnum - 1 for argnum in argnums]  # argument 0 is the layout
-    return tuple(
-        g if (plan := layout[n]) is None else _combine_gradient(g, g, arrays[n], plan)
-        for n in numbers
-    )
-
-
-def _side_by_side_forward(layout: tuple[Plan | None, ...], *arrays: Array) -> Array:
-    edges = _edges(arrays)
-    first = layout[0]
-    batch = len(arrays[0]) if first is None else first.num_segments
-    result = np.empty((batch, edges[-1]), np.result_type(*arrays))
-    for plan, array, start, stop in zip(layout, arrays, edges[:-1], edges[1:], strict=True):
-        if plan is None:
-            result[:, start:stop] = array
-        elif plan.plain and array.dtype == result.dtype:
-            kernels.put_rows(array, plan.inverse, result, start)
-        else:
-            result[:, start:stop] = _combine_forward(array, plan)
-    return result
-
-
-def _side_by_side_gradients(
-    g: Array, argnums: tuple[int, ...], layout: tuple[Plan | None, ...], *arrays: Array
-) -> tuple[Array, ...]:
-    edges = _edges(arrays)
-    found = []
-    for argnum in argnums:
-        number = argnum - 1  # argument 0 is the layout
-        plan, array = layout[number], arrays[number]
-        start, width = edges[number], array.shape[1]
-        part = g[:, start : start + width]
-        if plan is None:
-            found.append(part)
-        elif plan.plain:
-            found.append(kernels.add_columns(g, start, width, plan.inverse, len(array)))
-        else:
-            found.append(_combine_gradient(np.ascontiguousarray(part), part, array, plan))
-    return tuple(found)
-
-
-def _edges(arrays: Sequence[Array]) -> list[int]:
-    edges = [0]
-    for array in arrays:
-        edges.append(edges[-1] + array.shape[1])
-    return edges
-
-
-_added_up = by_many(_added_up_forward, _added_up_gradients)
-_side_by_side = by_many(_side_by_side_forward, _side_by_side_gradients)
+_combine = by_first(combine_forward, _combine_gradient)

@@ -5,9 +5,38 @@ To a model_fn this is the dict that ``input_fn`` gave. It never changes a featur
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from psys.arrays import Array
+
+
+class TableIds(NamedTuple):
+    """The ids of one table among the rows of its stack.
+
+    Attributes:
+        ids: ``[n]`` sorted and unique, of the table itself.
+        first: where they begin among the stack's.
+        stop: one past where they end.
+    """
+
+    ids: Array
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class StackedIds:
+    """The rows of a stack that one batch looks up.
+
+    Attributes:
+        rows: ``[n]`` sorted and unique.
+        tables: which of them are a table's, for each table that is looked up.
+    """
+
+    rows: Array
+    tables: Mapping[str, TableIds]
 
 
 class InputFeatures(dict[Any, Any]):
@@ -18,12 +47,14 @@ class InputFeatures(dict[Any, Any]):
             A feature that is assigned anew takes the columns that read it out of here.
         uniques: column -> (its ids, these sorted and unique, and the inverse), likewise; good
             for those very ids only.
+        stacked: stack -> the rows of it that the batch looks up, likewise.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.transformed: dict[Any, Any] = {}
         self.uniques: dict[Any, tuple[Array, Array, Array]] = {}
+        self.stacked: dict[str, StackedIds] = {}
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._forget(key)

@@ -16,7 +16,8 @@ from psys.compute.cross_entropy import (
     sparse_softmax_cross_entropy,
     weighted_sum,
 )
-from psys.compute.embedding import Combination, added_up, combination, segment_combine, side_by_side
+from psys.compute.embedding import Combination, combination, segment_combine
+from psys.compute.placed import added_up, side_by_side
 from psys.compute.tracing import by_many
 
 __all__ = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from psys import kernels, running
 from psys.arrays import Array, Gradient, IndexedSlices
+from psys.compute.stack_rows import TableRows
 from psys.errors import ModelError
 from psys.initializers import Initializer
 
@@ -77,6 +78,31 @@ class VariableStore(ABC):
         features: Any,
     ) -> tuple[Array, Array]:
         """Return ``(rows [n_unique, ...], inverse [nnz])`` of the table ``name`` (a full name)."""
+
+    def lookup_part(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        ids: Array,
+        initializer: Initializer,
+        trainable: bool,
+        column: Any,
+        features: Any,
+    ) -> tuple[TableRows, Array]:
+        """Return what ``lookup`` does, the rows among those of the table's stack, if so pulled."""
+        rows, inverse = self.lookup(name, shape, ids, initializer, trainable, column, features)
+        return TableRows(rows, name, 0, len(rows)), inverse
+
+    def trace_stack(self, stack: str, tables: Sequence[str]) -> Array:
+        """Return the rows of a stack, traced, for what is computed of these tables together.
+
+        Of one table alone only its own rows.
+
+        Args:
+            stack: among whose rows ``lookup_part`` said the tables' are.
+            tables: one or several.
+        """
+        raise ModelError(f"This run has no rows of {stack!r} ({', '.join(tables)}).")
 
     def note_update(  # noqa: B027 - most runs only read
         self, name: str, value: Array, rule: Mapping[str, Any]

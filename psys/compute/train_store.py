@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.compute.backward import backward, is_traced, new_root, untraced
-from psys.compute.features import InputFeatures
+from psys.compute.features import InputFeatures, TableIds
+from psys.compute.stack_rows import StackRows, TableRows
 from psys.compute.store import VariableStore, check_ids, unique_ids
 from psys.errors import ModelError
 from psys.initializers import Initializer
+from psys.stacks import TableStack
+
+NO_STACKS: Mapping[str, TableStack] = MappingProxyType({})
 
 
 class TrainStore(VariableStore):
@@ -25,6 +30,7 @@ class TrainStore(VariableStore):
         rows: Mapping[str, tuple[Array, Array]],
         fetch: Callable[[str, Array], Array],
         *,
+        stacks: Mapping[str, TableStack] = NO_STACKS,
         global_step: int = 0,
         seed: int = 0,
         ahead: int = 0,
@@ -34,8 +40,9 @@ class TrainStore(VariableStore):
         Args:
             specs: every variable of the model, as the first run found them.
             values: name -> value of each dense variable.
-            rows: table -> (sorted unique ids ``[n]``, their rows ``[n, ...]``), prefetched.
+            rows: table or stack -> (sorted unique ids ``[n]``, their rows ``[n, ...]``), pulled.
             fetch: table, sorted unique ids ``[n]`` -> their rows, for what was not prefetched.
+            stacks: that tables say they are in.
             global_step: the global step of this run.
             seed: the job's seed.
             ahead: how many steps of this trainer lie between the global step and this run.
@@ -45,8 +52,11 @@ class TrainStore(VariableStore):
         self._values = values
         self._rows = rows
         self._fetch = fetch
+        self._stacks = stacks
         self._given: dict[str, Array] = {}
         self._roots: dict[Any, tuple[str, Array | None]] = {}
+        self._stack_rows: dict[str, StackRows] = {}
+        self._stack_roots: dict[Any, tuple[str, frozenset[str]]] = {}
         self.updates: dict[str, Array] = {}
         """What the step measured for variables that no gradient changes, by name."""
 
@@ -85,6 +95,62 @@ class TrainStore(VariableStore):
         rows = self._find(name, unique)
         return self._trace(name, rows, unique, trainable), inverse
 
+    def lookup_part(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        ids: Array,
+        initializer: Initializer,
+        trainable: bool,
+        column: Any,
+        features: Any,
+    ) -> tuple[TableRows, Array]:
+        """Return ``(rows, inverse)``: the rows among those of the table's stack, if so pulled."""
+        stack = self._specs[name].stack if trainable and name in self._specs else ""
+        found = self._foreseen(stack, name, ids, column, features) if stack else None
+        if found is None:
+            return super().lookup_part(name, shape, ids, initializer, trainable, column, features)
+        if not self.check_use(name, shape, sparse=True):
+            self._check_known(name, shape)
+        table, inverse = found
+        holder = self._stack_rows.get(stack)
+        if holder is None:
+            holder = self._stack_rows[stack] = StackRows(stack, self._rows[stack][1])
+        return TableRows(holder, name, table.first, table.stop), inverse
+
+    def _foreseen(
+        self, stack: str, name: str, ids: Array, column: Any, features: Any
+    ) -> tuple[TableIds, Array] | None:
+        """Return what the input pipeline found of a lookup, if it was of these very ids."""
+        if not isinstance(features, InputFeatures) or stack not in self._rows:
+            return None
+        unique, stacked = features.uniques.get(column), features.stacked.get(stack)
+        if unique is None or stacked is None:
+            return None
+        table = stacked.tables.get(name)
+        if table is None or stacked.rows is not self._rows[stack][0]:
+            return None
+        if unique[0] is not ids or unique[1] is not table.ids:
+            return None
+        return table, unique[2]
+
+    def trace_stack(self, stack: str, tables: Sequence[str]) -> Array:
+        """Return the rows of a stack as a new root; of one table alone only its own."""
+        values = self._rows[stack][1]
+        if len(tables) == 1:
+            first, stop, ids = self._part(stack, tables[0])
+            return self._trace(tables[0], values[first:stop], ids, trainable=True)
+        box, node = new_root(values)
+        self._stack_roots[node] = (stack, frozenset(tables))
+        return box
+
+    def _part(self, stack: str, table: str) -> tuple[int, int, Array]:
+        """Return where a table's rows are among those pulled of its stack, and their ids."""
+        rows = self._rows[stack][0]
+        start, stop = self._stacks[stack].rows_of(table)
+        first, last = np.searchsorted(rows, (start, stop)).tolist()
+        return first, last, rows[first:last] - start
+
     def note_update(self, name: str, value: Array, rule: Mapping[str, Any]) -> None:
         """Note what this step measured for ``name``; measured twice, it counts once.
 
@@ -106,21 +172,66 @@ class TrainStore(VariableStore):
         Raises:
             ModelError: if ``loss`` is not a scalar, or depends on no trainable variable.
         """
+        result, stacked = self._differentiate(loss)
+        for stack, (gradient, tables) in stacked.items():
+            for table in sorted(tables):
+                first, stop, ids = self._part(stack, table)
+                before = result.get(table)
+                result[table] = self._gradient(table, ids, gradient[first:stop], before)
+        return result
+
+    def stacked_gradients(self, loss: Any) -> dict[str, Gradient | None]:
+        """Return ``gradients``, those of tables that were computed together under their stack.
+
+        Raises:
+            ModelError: as ``gradients``.
+        """
+        result, stacked = self._differentiate(loss)
+        for stack, (gradient, tables) in stacked.items():
+            rows = self._rows[stack][0]
+            mine = [one for one in self._stacks[stack].tables if one in tables]
+            parts = [slice(*self._part(stack, one)[:2]) for one in mine]
+            if sum(part.stop - part.start for part in parts) < len(rows):
+                # Of the others no gradient is known, which is not the same as zeros.
+                rows = np.concatenate([rows[part] for part in parts])
+                gradient = np.concatenate([gradient[part] for part in parts])
+            result[stack] = IndexedSlices(rows, gradient)
+        return result
+
+    def _differentiate(
+        self, loss: Any
+    ) -> tuple[dict[str, Gradient | None], dict[str, tuple[Array, frozenset[str]]]]:
+        """Return gradients by variable, and those of stacks with the tables they are of."""
         value = untraced(loss)
         if np.size(value) != 1:
             raise ModelError(f"Loss must be scalar, given shape {np.shape(value)}.")
-        found = backward(loss, np.ones_like(value), self._roots) if is_traced(loss) else {}
+        roots = {**self._roots, **self._stack_roots}
+        found = backward(loss, np.ones_like(value), roots) if is_traced(loss) else {}
         if not found:
+            names = {name for name, _ in self._roots.values()}.union(
+                *(tables for _, tables in self._stack_roots.values())
+            )
             raise ModelError(
                 "No gradients provided for any variable: the loss depends on none of "
-                f"{sorted({name for name, _ in self._roots.values()})}."
+                f"{sorted(names)}."
             )
         result: dict[str, Gradient | None] = {}
         for node, (name, ids) in self._roots.items():
             result.setdefault(name, None)
             if node in found:
                 result[name] = self._gradient(name, ids, found[node], result.get(name))
-        return result
+        stacked: dict[str, tuple[Array, frozenset[str]]] = {}
+        for node, (stack, tables) in self._stack_roots.items():
+            if node not in found:
+                for table in tables:
+                    result.setdefault(table, None)
+                continue
+            gradient = np.asarray(found[node], self._stacks[stack].spec.dtype)
+            if stack in stacked:
+                others, before = stacked[stack]
+                gradient, tables = others + gradient, before | tables
+            stacked[stack] = gradient, tables
+        return result, stacked
 
     def _gradient(
         self, name: str, ids: Array | None, gradient: Array, before: Gradient | None
@@ -156,9 +267,14 @@ class TrainStore(VariableStore):
 
     def _find(self, name: str, unique: Array) -> Array:
         """Return the rows of sorted unique ids; only those not prefetched are fetched."""
-        if name not in self._rows:
+        stack = self._specs[name].stack
+        if stack in self._rows:
+            first, stop, known = self._part(stack, name)
+            rows = self._rows[stack][1][first:stop]
+        elif name in self._rows:
+            known, rows = self._rows[name]
+        else:
             return self._fetch(name, unique)
-        known, rows = self._rows[name]
         # The usual case: the prefetch was made from these very ids.
         if unique is known or np.array_equal(unique, known):
             return rows

@@ -20,6 +20,7 @@ from psys.compute.backward import is_traced, untraced
 from psys.compute.build_store import BuildStore, Prefetch
 from psys.compute.features import InputFeatures
 from psys.compute.read_store import ReadStore
+from psys.compute.stack_rows import TableRows
 from psys.compute.store import Scope, VariableStore, current_store
 from psys.compute.train_store import TrainStore
 from psys.errors import ModelError
@@ -37,6 +38,7 @@ __all__ = [
     "get_variable",
     "is_traced",
     "lookup",
+    "lookup_part",
     "untraced",
     "variable_scope",
 ]
@@ -108,6 +110,50 @@ def lookup(
             another shape.
     """
     store = current_store()
+    return store.lookup(
+        *_looked_up(store, name, shape, ids, initializer), trainable, column, features
+    )
+
+
+def lookup_part(
+    name: str,
+    shape: Sequence[int],
+    ids: Array,
+    initializer: Initializer | None = None,
+    trainable: bool = True,
+    column: Any = None,
+    features: Any = None,
+) -> tuple[TableRows, Array]:
+    """Return what ``lookup`` does, for a layer that hands it on to ``combination``.
+
+    Several tables of one stack are then computed together, and differentiated together.
+
+    Args:
+        name: and the others as for ``lookup``.
+        shape: likewise.
+        ids: likewise.
+        initializer: likewise.
+        trainable: likewise.
+        column: likewise.
+        features: likewise.
+
+    Raises:
+        ModelError: as ``lookup``.
+    """
+    store = current_store()
+    return store.lookup_part(
+        *_looked_up(store, name, shape, ids, initializer), trainable, column, features
+    )
+
+
+def _looked_up(
+    store: VariableStore,
+    name: str,
+    shape: Sequence[int],
+    ids: Array,
+    initializer: Initializer | None,
+) -> tuple[str, tuple[int, ...], Array, Initializer]:
+    """Return full name, shape, ids and initializer of a lookup, checked."""
     full_name = store.full_name(name)
     size = tuple(int(n) for n in shape)
     ids = np.asarray(ids)
@@ -115,15 +161,7 @@ def lookup(
         raise ModelError(
             f"Table {full_name!r}: ids must be integers [nnz], got {ids.dtype} {ids.shape}."
         )
-    return store.lookup(
-        full_name,
-        size,
-        ids.astype(np.int64, copy=False),
-        initializer or _GLOROT,
-        trainable,
-        column,
-        features,
-    )
+    return full_name, size, ids.astype(np.int64, copy=False), initializer or _GLOROT
 
 
 def variable_scope(prefix: str) -> Scope:

@@ -133,8 +133,8 @@ class TrainingRun:
         if first is None:
             raise ModelError("The training input_fn gave no batch: its input is empty.")
         model, built = build(self._call_model, first.features, first.labels, seed)
-        first.prepare(model.prefetches)
-        pipeline.prefetches = model.prefetches
+        first.prepare(model.lookups)
+        pipeline.lookups = model.lookups
         # Longer than the lead waits for a ps: it is the lead that says how that wait ends.
         retry_secs = config.recover_secs + LEASE_SECS
         shards = self._membership.shards(config.strategy.push_dtype)

@@ -15,7 +15,8 @@ import numpy as np
 
 from psys.arrays import Array
 from psys.compute.primitives import Combination, combination, side_by_side
-from psys.compute.variables import lookup
+from psys.compute.stack_rows import TableRows
+from psys.compute.variables import lookup, lookup_part
 from psys.errors import ConfigError
 from psys.feature_column.column import CategoricalColumn, DenseColumn, checked_count
 from psys.initializers import Initializer, TruncatedNormal
@@ -59,16 +60,18 @@ class EmbeddingColumn(DenseColumn):
     def part(self, features: Mapping[str, Any], *, trainable: bool = True) -> Combination:
         """Return the rows of ``dense``, and how they become it."""
         ids = self.categorical_column.transform(features)
-        rows, inverse = lookup(
-            "embedding_weights",
-            (self.categorical_column.num_buckets, self.dimension),
-            ids.ids,
-            initializer=self.initializer,
-            trainable=trainable and self.trainable,
-            column=self.categorical_column,
-            features=features,
-        )
-        if self.max_norm is not None:
+        arguments: dict[str, Any] = {
+            "initializer": self.initializer,
+            "trainable": trainable and self.trainable,
+            "column": self.categorical_column,
+            "features": features,
+        }
+        size = (self.categorical_column.num_buckets, self.dimension)
+        rows: Array | TableRows
+        if self.max_norm is None:
+            rows, inverse = lookup_part("embedding_weights", size, ids.ids, **arguments)
+        else:
+            rows, inverse = lookup("embedding_weights", size, ids.ids, **arguments)
             rows = _clip_rows(rows, self.max_norm)
         return combination(
             rows,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psys.compute.primitives import added_up, combination, dense
-from psys.compute.variables import get_variable, lookup, variable_scope
+from psys.compute.variables import get_variable, lookup_part, variable_scope
 from psys.errors import ModelError
 from psys.feature_column.column import (
     CategoricalColumn,
@@ -70,7 +70,7 @@ def _weighted(
     if isinstance(column, CategoricalColumn):
         # First, since a bucketized column is both: one row of weights beats a one-hot product.
         ids = column.transform(features)
-        rows, inverse = lookup(
+        rows, inverse = lookup_part(
             "weights",
             (column.num_buckets, units),
             ids.ids,

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from psys.arrays import Array
 
 __all__ = [
-    "add_columns",
     "add_rows",
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
+    "gather_add",
     "hash_buckets",
     "hash_columns",
     "prepare_push",
     "prepare_update",
-    "put_rows",
+    "scatter_add",
     "sum_duplicates",
     "to_bfloat16",
     "to_float16",
@@ -221,7 +221,7 @@ def sum_duplicates(ids: Array, values: Array) -> tuple[Array, Array]:
     return found[:count], sums[:count].reshape((count, *values.shape[1:]))
 
 
-def add_rows(values: Array, index: Array, count: int) -> Array:
+def add_rows(values: Array, index: Array, count: int, out: Array | None = None) -> Array:
     """Return ``[count, ...]`` whose row r is the sum of the ``values[i]`` with ``index[i] == r``.
 
     >>> add_rows(np.array([1.0, 2.0, 4.0]), np.array([2, 0, 2]), 3).tolist()
@@ -231,6 +231,8 @@ def add_rows(values: Array, index: Array, count: int) -> Array:
         values: ``[n, ...]``.
         index: ``[n]`` integers, each in ``[0, count)``.
         count: the number of sums.
+        out: ``[count, ...]``, C-contiguous, of the values' dtype; what to add to, and to return.
+            None for zeros.
 
     Raises:
         ModelError: if an index is out of range, or there are not as many as values.
@@ -240,64 +242,76 @@ def add_rows(values: Array, index: Array, count: int) -> Array:
     if index.shape != values.shape[:1]:
         raise ModelError(f"add_rows: {len(values)} rows have {index.shape} numbers.")
     width = _width(values)
-    sums = np.zeros((count, width), values.dtype)
+    whole = np.zeros((count, *values.shape[1:]), values.dtype) if out is None else out
+    sums = whole.reshape(count, width)
     given = _to_read(values, values.dtype).reshape(len(values), width)
     wrong = rows.add_rows[values.dtype](given, _whole(index), sums)
     if wrong >= 0:
         raise ModelError(f"Rows must lie in [0, {count}), got {index[wrong]} at {wrong}.")
-    return sums.reshape((count, *values.shape[1:]))
+    return whole
 
 
-def put_rows(rows: Array, index: Array, out: Array, column: int) -> None:
-    """Write rows side by side into a wider array: ``out[i, column:][:width] = rows[index[i]]``.
+def gather_add(rows: Array, index: Array, parts: Array, out: Array) -> None:
+    """Add rows to where they stand side by side, or one on another, in a wider array.
+
+    Part p, ``[first, stop, column]``: ``out[i, column:] += rows[first:stop][index[p, i]]``.
 
     Args:
         rows: ``[m, width]``.
-        index: ``[n]`` integers, each in ``[0, m)``.
+        index: ``[parts, n]`` int64, each in ``[0, stop - first)``.
+        parts: ``[parts, 3]`` int64.
         out: ``[n, at least column + width]``, C-contiguous, of the rows' dtype.
-        column: where to begin.
 
     Raises:
         ModelError: if an index is out of range, or a shape does not fit.
     """
     from psys.kernels import rows as kernels
 
-    _check_columns(out, column, rows.shape[1], index)
-    given = _to_read(rows, out.dtype)
-    wrong = kernels.put_rows[out.dtype](given, _whole(index), out, column)
-    if wrong >= 0:
-        raise ModelError(f"Rows must lie in [0, {len(rows)}), got {index[wrong]} at {wrong}.")
+    _check_parts(out, rows, index, parts)
+    wrong = kernels.gather_add[out.dtype](_to_read(rows, out.dtype), index, parts, out)
+    _check_found(wrong, index, parts)
 
 
-def add_columns(values: Array, column: int, width: int, index: Array, count: int) -> Array:
-    """Return ``add_rows`` of ``values[:, column:column + width]``, without a copy of that.
+def scatter_add(values: Array, index: Array, parts: Array, sums: Array) -> None:
+    """Add what stands in ``values`` to the rows that ``gather_add`` took from.
+
+    Part p, ``[first, stop, column]``: ``sums[first:stop][index[p, i]] += values[i, column:]``.
 
     Args:
         values: ``[n, at least column + width]``.
-        column: where to begin.
-        width: how many columns.
-        index: ``[n]`` integers, each in ``[0, count)``.
-        count: the number of sums.
+        index: ``[parts, n]`` int64, each in ``[0, stop - first)``.
+        parts: ``[parts, 3]`` int64.
+        sums: ``[m, width]``, C-contiguous, of the values' dtype.
 
     Raises:
         ModelError: if an index is out of range, or a shape does not fit.
     """
     from psys.kernels import rows as kernels
 
-    _check_columns(values, column, width, index)
-    sums = np.zeros((count, width), values.dtype)
-    given = _to_read(values, values.dtype)
-    wrong = kernels.add_columns[values.dtype](given, column, _whole(index), sums)
-    if wrong >= 0:
-        raise ModelError(f"Rows must lie in [0, {count}), got {index[wrong]} at {wrong}.")
-    return sums
+    _check_parts(values, sums, index, parts)
+    wrong = kernels.scatter_add[sums.dtype](_to_read(values, sums.dtype), index, parts, sums)
+    _check_found(wrong, index, parts)
 
 
-def _check_columns(wide: Array, column: int, width: int, index: Array) -> None:
-    if index.shape != wide.shape[:1] or not 0 <= column <= column + width <= wide.shape[1]:
+def _check_parts(wide: Array, rows: Array, index: Array, parts: Array) -> None:
+    if index.shape != (len(parts), len(wide)) or parts.shape[1:] != (3,):
         raise ModelError(
-            f"Columns {column} to {column + width} of {len(index)} rows do not fit {wide.shape}."
+            f"Parts {parts.shape} with row numbers {index.shape} do not fit {wide.shape}."
         )
+    if len(parts) and not (
+        parts.min() >= 0
+        and (parts[:, 0] <= parts[:, 1]).all()
+        and parts[:, 1].max() <= len(rows)
+        and parts[:, 2].max() + rows.shape[1] <= wide.shape[1]
+    ):
+        raise ModelError(f"Parts {parts.tolist()} of rows {rows.shape} do not fit {wide.shape}.")
+
+
+def _check_found(wrong: int, index: Array, parts: Array) -> None:
+    if wrong >= 0:
+        part, at = divmod(wrong, index.shape[1])
+        count = parts[part, 1] - parts[part, 0]
+        raise ModelError(f"Rows must lie in [0, {count}), got {index[part, at]} at {at}.")
 
 
 def to_bfloat16(array: Array, out: Array | None = None) -> Array:

@@ -127,33 +127,43 @@ def add_rows(values: Array, index: Array, sums: Array) -> int:
     return -1
 
 
-@kernel(reads(2), reads(1, "int64"), changes(2), reads(0, "int64"), short=True)
-def put_rows(rows: Array, index: Array, out: Array, column: int) -> int:
-    """Write row ``index[i]`` of ``rows`` to row i of ``out``, from ``column`` on.
+@kernel(reads(2), reads(2, "int64"), reads(2, "int64"), changes(2))
+def gather_add(rows: Array, index: Array, parts: Array, out: Array) -> int:
+    """Add rows to where they stand in the rows of ``out``; ``parts`` says which and where.
 
-    Returns the first position at which the index is out of range, -1 if there is none.
+    Part p, ``[first, stop, column]``, adds row ``first + index[p, i]`` of ``rows`` to row i of
+    ``out``, from ``column`` on. Returns the place in ``index`` of the first number that is out of
+    range, -1 if there is none.
     """
-    first = np.uintp(column)  # not signed: a column that may count from the end is twice as slow
-    for i in range(len(index)):
-        row = index[i]
-        if row < 0 or row >= len(rows):
-            return i
-        for j in range(rows.shape[1]):
-            out[i, first + np.uintp(j)] = rows[row, j]
+    count = index.shape[1]
+    for p in range(len(index)):
+        first = parts[p, 0]
+        size = parts[p, 1] - first
+        column = np.uintp(parts[p, 2])  # not signed: a column that may count from the end is slow
+        for i in range(count):
+            row = index[p, i]
+            if row < 0 or row >= size:
+                return int(p * count + i)
+            for j in range(rows.shape[1]):
+                out[i, column + np.uintp(j)] += rows[np.uintp(first + row), j]
     return -1
 
 
-@kernel(reads(2), reads(0, "int64"), reads(1, "int64"), changes(2), short=True)
-def add_columns(values: Array, column: int, index: Array, sums: Array) -> int:
-    """Add what stands in row i of ``values`` from ``column`` on to row ``index[i]`` of ``sums``.
+@kernel(reads(2), reads(2, "int64"), reads(2, "int64"), changes(2))
+def scatter_add(values: Array, index: Array, parts: Array, sums: Array) -> int:
+    """Do the reverse of ``gather_add``: add what stands in ``values`` to the rows it came from.
 
-    Returns the first position at which the index is out of range, -1 if there is none.
+    Returns as ``gather_add`` does.
     """
-    first = np.uintp(column)
-    for i in range(len(index)):
-        row = index[i]
-        if row < 0 or row >= len(sums):
-            return i
-        for j in range(sums.shape[1]):
-            sums[row, j] += values[i, first + np.uintp(j)]
+    count = index.shape[1]
+    for p in range(len(index)):
+        first = parts[p, 0]
+        size = parts[p, 1] - first
+        column = np.uintp(parts[p, 2])
+        for i in range(count):
+            row = index[p, i]
+            if row < 0 or row >= size:
+                return int(p * count + i)
+            for j in range(sums.shape[1]):
+                sums[np.uintp(first + row), j] += values[i, column + np.uintp(j)]
     return -1

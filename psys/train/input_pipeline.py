@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 
 from psys.arrays import Array
-from psys.compute.build_store import Prefetch
 from psys.compute.features import InputFeatures
-from psys.compute.store import unique_ids
 from psys.errors import ModelError
-from psys.feature_column.ahead import hash_together
+from psys.train.foreseen import Lookups
 
 BATCHES_AHEAD = 2
 CLOSE_LIMIT_SECS = 1.0
@@ -49,7 +47,8 @@ class Batch:
     Attributes:
         features: a dict of arrays ``[batch, ...]``, or one array.
         labels: as input_fn gave them; None without any.
-        rows: for each prefetched table, the sorted unique ids the batch looks up.
+        rows: for each table or stack that is prefetched, the rows the batch looks up, sorted and
+            unique.
     """
 
     features: Any
@@ -67,25 +66,11 @@ class Batch:
             return rows  # a sparse feature
         return len(first) if np.ndim(first) else 1
 
-    def prepare(self, prefetches: Sequence[Prefetch]) -> None:
-        """Find the ids the batch looks up, once it is known which lookups there are."""
-        if self._prepared or not prefetches:
-            return
-        found: dict[str, list[Array]] = {}
-        hash_together(self.features, (prefetch.column for prefetch in prefetches))
-        for prefetch in prefetches:
-            transformed = prefetch.column.transform(self.features)
-            transformed.one_each  # noqa: B018 - found here, not while the model waits
-            ids = transformed.ids
-            known = self.features.uniques
-            if prefetch.column not in known:
-                known[prefetch.column] = (ids, *unique_ids(ids))
-            found.setdefault(prefetch.table, []).append(known[prefetch.column][1])
-        self.rows = {
-            table: ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
-            for table, ids in found.items()
-        }
-        self._prepared = True
+    def prepare(self, lookups: Lookups) -> None:
+        """Find the rows the batch looks up, once it is known which lookups there are."""
+        if not self._prepared and lookups.prefetches:
+            self.rows = lookups.find(self.features)
+            self._prepared = True
 
 
 def call_input_fn(input_fn: Callable[..., Any], **available: Any) -> Any:
@@ -206,8 +191,8 @@ class InputPipeline:
         Args:
             source: called in the pipeline's thread; yields batches.
         """
-        self.prefetches: tuple[Prefetch, ...] = ()
-        """The lookups to prepare; set once the model is known."""
+        self.lookups = Lookups()
+        """What to prepare; set once the model is known."""
         self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
         self._closed = threading.Event()
         self._ended = False
@@ -240,7 +225,7 @@ class InputPipeline:
             return None
         item = self._queue.get(block=wait)
         if isinstance(item, Batch):
-            item.prepare(self.prefetches)
+            item.prepare(self.lookups)
             return item
         self._ended = True
         if item is not None:
@@ -261,8 +246,7 @@ class InputPipeline:
         try:
             with closing(source()) as read:
                 for batch in read:
-                    if self.prefetches:
-                        batch.prepare(self.prefetches)
+                    batch.prepare(self.lookups)
                     if not self._put(batch):
                         return
             self._put(None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,11 +16,13 @@ import numpy as np
 
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.compute.backward import untraced
-from psys.compute.build_store import BuildStore, Prefetch
+from psys.compute.build_store import BuildStore
 from psys.compute.train_store import TrainStore
 from psys.errors import ModelError
 from psys.optimizers.optimizer import is_listed
 from psys.optimizers.train_op import TrainOp
+from psys.stacks import stacks_of
+from psys.train.foreseen import Lookups
 from psys.train.sync_replicas import replicas_of
 
 
@@ -50,25 +52,32 @@ class Model:
 
     Attributes:
         specs: every variable with its optimizer, by name.
-        prefetches: the lookups the input pipeline can prepare.
+        lookups: those the input pipeline can prepare.
         optimized: the variables of each minimization, in its order.
         optimizers: the configuration of each minimization's optimizer.
         replicas_to_aggregate: what a SyncReplicasOptimizer asks for; None without one.
     """
 
     specs: Mapping[str, VariableSpec]
-    prefetches: tuple[Prefetch, ...]
+    lookups: Lookups
     optimized: tuple[frozenset[str], ...]
     optimizers: tuple[Mapping[str, Any], ...]
     replicas_to_aggregate: int | None = None
 
     @property
     def digest(self) -> str:
-        """A hash of names, shapes and dtypes: equal on all tasks that run one program."""
+        """A hash of names, shapes, dtypes and stacks: equal on all tasks that run one program."""
         text = json.dumps(
-            sorted([name, list(spec.shape), spec.dtype] for name, spec in self.specs.items())
+            sorted(
+                [name, list(one.shape), one.dtype, one.stack] for name, one in self.specs.items()
+            )
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def is_stack_of(self, name: str, tables: frozenset[str]) -> bool:
+        """Return whether ``name`` is a stack of tables that are among these."""
+        stack = self.lookups.stacks.get(name)
+        return stack is not None and stack.tables[0] in tables
 
     def describe(self) -> str:
         """Return the model's size in one line."""
@@ -101,9 +110,34 @@ def build(call_model: CallModel, features: Any, labels: Any, seed: int) -> tuple
     for config, names in zip(optimizers, optimized, strict=True):
         for name in names:
             specs[name] = replace(specs[name], optimizer=config)
+    for one, names in zip(train_op.minimizations, optimized, strict=True):
+        if one.optimizer.by_row:
+            specs.update(_stacked([specs[name] for name in sorted(names)], specs))
     replicas = replicas_of(one.optimizer for one in train_op.minimizations)
-    prefetches = tuple(store.prefetches)
-    return Model(specs, prefetches, tuple(optimized), optimizers, replicas), spec
+    lookups = Lookups(tuple(store.prefetches), stacks_of(specs.values()))
+    return Model(specs, lookups, tuple(optimized), optimizers, replicas), spec
+
+
+def _stacked(
+    mine: Sequence[VariableSpec], specs: Mapping[str, VariableSpec]
+) -> dict[str, VariableSpec]:
+    """Return those tables of one minimization that are in a stack, by name.
+
+    Of each row shape and dtype those make a stack that are two or more.
+    """
+    groups: dict[Any, list[VariableSpec]] = {}
+    for one in mine:
+        if one.sparse:
+            groups.setdefault((one.row_shape, one.dtype), []).append(one)
+    found: dict[str, VariableSpec] = {}
+    for tables in groups.values():
+        if len(tables) > 1:
+            # Colons are not for names of variables in tf programs; here somebody may use one.
+            name = f"stack:{tables[0].name}"
+            while name in specs:
+                name += ":"
+            found.update({one.name: replace(one, stack=name) for one in tables})
+    return found
 
 
 def _assign(train_op: TrainOp, store: BuildStore) -> list[frozenset[str]]:
@@ -140,7 +174,7 @@ def _assign(train_op: TrainOp, store: BuildStore) -> list[frozenset[str]]:
 def loss_and_gradients(
     model: Model, call_model: CallModel, features: Any, labels: Any, store: TrainStore
 ) -> tuple[float, dict[str, Gradient], ModelSpec]:
-    """Run model_fn on one batch; return loss, gradients by variable, and the spec.
+    """Run model_fn on one batch; return loss, gradients by variable or stack, and the spec.
 
     Among the gradients is what the step measured for averages and counters.
 
@@ -154,16 +188,22 @@ def loss_and_gradients(
         train_op = spec.train_op
         _check_optimizers(model, train_op, store.global_step)
         gradients: dict[str, Gradient] = {}
-        by_loss: dict[int, Mapping[str, Gradient | None]] = {}
+        by_loss: dict[tuple[int, bool], Mapping[str, Gradient | None]] = {}
         for minimization, names in zip(train_op.minimizations, model.optimized, strict=True):
             if minimization.gradients is not None:
                 mine = _as_given(minimization.gradients, names, model.specs)
             else:
-                loss = minimization.loss
-                if id(loss) not in by_loss:
-                    by_loss[id(loss)] = store.gradients(loss)
-                found = by_loss[id(loss)].items()
-                mine = {name: one for name, one in found if name in names and one is not None}
+                # Whoever changes gradients gets them by variable; others travel with their stack.
+                by_variable = minimization.transform is not None
+                differentiate = store.gradients if by_variable else store.stacked_gradients
+                key = id(minimization.loss), by_variable
+                if key not in by_loss:
+                    by_loss[key] = differentiate(minimization.loss)
+                mine = {
+                    name: one
+                    for name, one in by_loss[key].items()
+                    if one is not None and (name in names or model.is_stack_of(name, names))
+                }
             gradients.update(
                 mine if minimization.transform is None else minimization.transform(mine)
             )

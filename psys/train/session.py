@@ -61,7 +61,7 @@ class Computed:
 
     Attributes:
         batch: what it was computed on.
-        gradients: by variable.
+        gradients: by variable, or of tables in a stack by that.
         loss: of the batch.
         spec: what model_fn returned.
         global_step: the step it was computed at.
@@ -276,6 +276,7 @@ class Session:
             pulled.dense,
             pulled.rows,
             self._trainer.fetch,
+            stacks=self._model.lookups.stacks,
             global_step=step,
             seed=self._seed,
             ahead=ahead,

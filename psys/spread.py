@@ -1,0 +1,208 @@
+"""Spread: what of a step goes to which shard, and what its answers are joined to.
+
+The tables of a stack travel under the stack's name. Whoever pulls or pushes one of them by its own
+name is understood all the same. Nothing here talks to a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
+from psys.errors import ModelError
+from psys.sharding import ShardMap
+from psys.sharding.shard_map import Positions
+from psys.sharding.stack_map import StackMap
+from psys.stacks import TableStack, stacks_of
+
+
+class Wanted(NamedTuple):
+    """Rows of a table that a pull asks for.
+
+    Attributes:
+        name: under which they travel.
+        size: how many there are.
+        parts: shard → where among them its own are, and their numbers there.
+    """
+
+    name: str
+    size: int
+    parts: Mapping[int, tuple[Positions, Array]]
+
+
+class Spread:
+    """A model over shards."""
+
+    def __init__(self, specs: Mapping[str, VariableSpec], shard_map: ShardMap) -> None:
+        """Note where everything is.
+
+        Args:
+            specs: the model, by variable name.
+            shard_map: where its rows are.
+
+        Raises:
+            ModelError: if tables do not fit the stack they say they are in.
+        """
+        self._map = shard_map
+        self._stacks = stacks_of(specs.values())
+        self._stack_maps = {one.name: StackMap(one, shard_map) for one in self._stacks.values()}
+        self._variables = dict(specs)
+        self.specs = {**specs, **{one.name: one.spec for one in self._stacks.values()}}
+        """Variables and stacks, by the names they may travel under."""
+
+    def dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each slice that one shard holds of a dense variable."""
+        return {
+            one.variable: (one.rows, *spec.row_shape)
+            for one in self._map.on(shard)
+            if not (spec := self._variables[one.variable]).sparse
+        }
+
+    # ------------------------------------------------------------ rows
+
+    def want(self, name: str, ids: Array) -> Wanted:
+        """Return how rows ``ids`` ``[n]`` of a table or stack, sorted and unique, are asked for.
+
+        Raises:
+            ModelError: if there is no such table, or no such row.
+        """
+        stack = self._stack_of(name)
+        if stack is None:
+            return Wanted(name, len(ids), self._split(name, ids))
+        return Wanted(stack.name, len(ids), self._split(stack.name, _in_stack(stack, name, ids)))
+
+    def join_rows(self, wanted: Wanted, parts: Sequence[Mapping[str, Array]]) -> Array:
+        """Return rows as they were asked for, of what each shard gave."""
+        if len(wanted.parts) == 1:
+            return next(parts[shard][wanted.name] for shard in wanted.parts)
+        spec = self.specs[wanted.name]
+        rows = np.empty((wanted.size, *spec.row_shape), DTYPES[spec.dtype])
+        for shard, (at, _) in wanted.parts.items():
+            rows[at] = parts[shard][wanted.name]
+        return rows
+
+    def _stack_of(self, name: str) -> TableStack | None:
+        spec = self._variables.get(name)
+        return None if spec is None or not spec.stack else self._stacks[spec.stack]
+
+    def _split(self, name: str, ids: Array) -> Mapping[int, tuple[Positions, Array]]:
+        whole = self._stack_maps.get(name)
+        return self._map.split_rows(name, ids) if whole is None else whole.split(ids)
+
+    # ------------------------------------------------------------ dense variables
+
+    def join_dense(self, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+        """Return every dense variable, whole, of what each shard has of it."""
+        return {
+            name: self._map.join(
+                name, {one.shard: parts[one.shard][name] for one in self._map.of(name)}, spec.shape
+            )
+            for name, spec in self._variables.items()
+            if not spec.sparse
+        }
+
+    # ------------------------------------------------------------ gradients
+
+    def split_gradients(self, gradients: Mapping[str, Gradient]) -> list[dict[str, Gradient]]:
+        """Check every gradient, then cut it by shard.
+
+        Args:
+            gradients: by variable or stack.
+
+        Returns:
+            For each shard its parts, by the names they travel under.
+
+        Raises:
+            ModelError: if one does not fit its variable, or is not finite.
+        """
+        parts: list[dict[str, Gradient]] = [{} for _ in range(self._map.num_shards)]
+        for name, gradient in self._stacked(gradients).items():
+            self._check_finite(name, gradient)
+            if isinstance(gradient, IndexedSlices):
+                summed = gradient.summed()
+                for shard, (at, local) in self._split(name, summed.indices).items():
+                    parts[shard][name] = IndexedSlices(local, _taken(summed.values, at))
+            else:
+                for shard, part in self._map.split_dense(name, gradient).items():
+                    parts[shard][name] = part
+        return parts
+
+    def _stacked(self, gradients: Mapping[str, Gradient]) -> Mapping[str, Gradient]:
+        """Check what fits; return the gradients with those of tables in a stack as one."""
+        result: dict[str, Gradient] = {}
+        pieces: dict[str, list[IndexedSlices]] = {}
+        for name, gradient in gradients.items():
+            self._check(name, gradient)
+            stack = self._stack_of(name)
+            if stack is None:
+                result[name] = gradient
+                continue
+            if not isinstance(gradient, IndexedSlices):
+                gradient = IndexedSlices(np.arange(len(gradient)), gradient)
+            rows = _in_stack(stack, name, gradient.indices)
+            pieces.setdefault(stack.name, []).append(IndexedSlices(rows, gradient.values))
+        for name, found in pieces.items():
+            if isinstance(whole := result.get(name), IndexedSlices):
+                found.append(whole)
+            result[name] = IndexedSlices(
+                np.concatenate([one.indices for one in found]),
+                np.concatenate([one.values for one in found]),
+            )
+        return result
+
+    def _check(self, name: str, gradient: Gradient) -> None:
+        spec = self.specs.get(name)
+        if spec is None:
+            raise ModelError(f"Gradient of unknown variable {name!r}.")
+        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+        if values.dtype != DTYPES[spec.dtype]:
+            raise ModelError(f"Gradient of {name!r}: expected {spec.dtype}, got {values.dtype}.")
+        if spec.optimizer is None:
+            raise ModelError(f"Variable {name!r} is not trained by gradients.")
+        if isinstance(gradient, IndexedSlices):
+            if values.shape[1:] != spec.row_shape:
+                raise ModelError(
+                    f"Gradient of {name!r}: expected rows of {spec.row_shape}, "
+                    f"got {values.shape[1:]}."
+                )
+        elif gradient.shape != spec.shape:
+            raise ModelError(
+                f"Gradient of {name!r}: expected shape {spec.shape}, got {gradient.shape}."
+            )
+
+    def _check_finite(self, name: str, gradient: Gradient) -> None:
+        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+        if all_finite(values):
+            return
+        spec = self.specs[name]
+        if name in self._stacks and isinstance(gradient, IndexedSlices):
+            wrong = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            name = self._stacks[name].table_of(int(gradient.indices[wrong][0]))
+        raise ModelError(f"{_what(spec)} {name!r} is not finite (NaN or infinite).")
+
+
+def _in_stack(stack: TableStack, table: str, ids: Array) -> Array:
+    """Return the rows of a stack that a table's rows are.
+
+    Raises:
+        ModelError: if one lies outside the table: in the stack it would be another table's.
+    """
+    start, stop = stack.rows_of(table)
+    if len(ids) and not (ids.min() >= 0 and ids.max() < stop - start):
+        raise ModelError(
+            f"Ids of {table!r} must lie in [0, {stop - start}), got {ids.min()} to {ids.max()}."
+        )
+    return ids + start
+
+
+def _taken(values: Array, at: Positions) -> Array:
+    return values[at] if isinstance(at, slice) else values.take(at, axis=0)
+
+
+def _what(spec: VariableSpec) -> str:
+    """Return what a step pushes for a variable."""
+    measured = (spec.optimizer or {}).get("kind") in ("MovingAverage", "Sum")
+    return "What was measured for" if measured else "The gradient of"

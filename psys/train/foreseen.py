@@ -1,0 +1,77 @@
+"""What a batch will look up, found before its step: ids made unique, those of a stack together.
+
+It runs in the input pipeline's thread, one batch ahead of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+
+from psys.arrays import Array
+from psys.compute.build_store import Prefetch
+from psys.compute.features import InputFeatures, StackedIds, TableIds
+from psys.compute.store import check_ids, unique_ids
+from psys.feature_column.ahead import hash_together
+from psys.stacks import TableStack
+
+
+@dataclass(frozen=True)
+class Lookups:
+    """The lookups of a model that can be foreseen.
+
+    Attributes:
+        prefetches: each with its table and its column.
+        stacks: of the model's tables, by name.
+    """
+
+    prefetches: tuple[Prefetch, ...] = ()
+    stacks: Mapping[str, TableStack] = field(default_factory=dict)
+
+    def find(self, features: InputFeatures) -> dict[str, Array]:
+        """Return the rows a batch looks up, ``[n]`` sorted and unique, by table or stack.
+
+        What is found on the way is noted in ``features``, for the model to use.
+
+        Raises:
+            ModelError: if a column cannot read its features, or gives an id that is no row.
+        """
+        found: dict[str, list[Array]] = {}
+        hash_together(features, (prefetch.column for prefetch in self.prefetches))
+        for prefetch in self.prefetches:
+            transformed = prefetch.column.transform(features)
+            transformed.one_each  # noqa: B018 - found here, not while the model waits
+            ids, known = transformed.ids, features.uniques
+            if prefetch.column not in known:
+                known[prefetch.column] = (ids, *unique_ids(ids))
+            found.setdefault(prefetch.table, []).append(known[prefetch.column][1])
+        tables = {
+            table: ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
+            for table, ids in found.items()
+        }
+        rows: dict[str, Array] = {}
+        for name, stack in self.stacks.items():
+            if here := [table for table in stack.tables if table in tables]:
+                stacked = _stacked(stack, here, [tables.pop(table) for table in here])
+                features.stacked[name] = stacked
+                rows[name] = stacked.rows
+        return {**tables, **rows}
+
+
+def _stacked(stack: TableStack, tables: Sequence[str], ids: Sequence[Array]) -> StackedIds:
+    """Return the ids of some tables as rows of their stack.
+
+    Raises:
+        ModelError: if one is no row of its table: it would be one of another.
+    """
+    counts = [len(one) for one in ids]
+    ranges = [stack.rows_of(table) for table in tables]
+    for table, (start, stop), own in zip(tables, ranges, ids, strict=True):
+        check_ids(table, stop - start, own)
+    rows = np.concatenate(ids) + np.repeat([start for start, _ in ranges], counts)
+    edges = [0, *accumulate(counts)]
+    parts = zip(tables, ids, edges[:-1], edges[1:], strict=True)
+    return StackedIds(rows, {name: TableIds(own, first, stop) for name, own, first, stop in parts})
