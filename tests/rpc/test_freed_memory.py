@@ -1,4 +1,7 @@
-"""A process that exchanges does not give freed memory back, to take it again page by page."""
+"""A process that exchanges does not give freed memory back, to take it again page by page.
+
+What a load brought it does give back.
+"""
 
 from __future__ import annotations
 
@@ -42,3 +45,55 @@ def faults_a_step(how: str) -> float:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no mallopt")
 def test_what_a_step_frees_the_next_one_uses() -> None:
     assert faults_a_step("keep") < 50 < faults_a_step("give back")
+
+
+LOAD = """
+import resource, socket
+import numpy as np
+from psys import kernels
+from psys.arrays import VariableSpec
+from psys.checkpoint.storage import MemoryStorage
+from psys.host import NodeHost
+from psys.initializers import Constant
+from psys.ps.messages import ShardFile, ShardOrders, ShardPhase
+from psys.ps.shard import LoadedSlice
+from psys.rpc.remote_shard import RemoteShard
+from psys.rpc.server import Server
+
+SGD = {"kind": "SGD", "learning_rate": 1.0}
+COUNT, ROWS = 24, 10 << 14  # of 10 MiB each
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+host = NodeHost(0, lambda snapshot: ShardFile("file", 1, "hash"))
+server = Server(host, MemoryStorage(), address, tasks=2, token=None)
+shard = RemoteShard(0, address)
+value = np.ones((ROWS, 16), np.float32)
+specs = [
+    VariableSpec(f"{n:02}", (ROWS, 16), "float32", Constant(), SGD, True, "s")
+    for n in range(COUNT)
+]
+
+def load(generation, tables):
+    host.obey(ShardOrders(generation, ShardPhase.LOADING, chief=1))
+    shard.load(generation, 1, [LoadedSlice(one, 0, ROWS, value=value) for one in tables])
+
+load("a" * 12, specs[:1])
+before = peak_bytes()
+load("b" * 12, specs)
+print((peak_bytes() - before) / (COUNT * value.nbytes))
+shard.close()
+server.stop(0.0)
+host.close()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no mallopt")
+def test_what_a_load_brought_is_given_back_as_it_is_copied() -> None:
+    command = [sys.executable, "-c", LOAD]
+    times = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0.9 < times < 1.4  # 2 if it stayed
