@@ -50,7 +50,6 @@ def test_what_a_step_frees_the_next_one_uses() -> None:
 LOAD = """
 import resource, socket
 import numpy as np
-from psys import kernels
 from psys.arrays import VariableSpec
 from psys.checkpoint.storage import MemoryStorage
 from psys.host import NodeHost
@@ -61,7 +60,7 @@ from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
 
 SGD = {"kind": "SGD", "learning_rate": 1.0}
-COUNT, ROWS = 24, 10 << 14  # of 10 MiB each
+COUNT, ROWS = 40, 10 << 14  # of 10 MiB each
 
 def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
@@ -78,13 +77,9 @@ specs = [
     for n in range(COUNT)
 ]
 
-def load(generation, tables):
-    host.obey(ShardOrders(generation, ShardPhase.LOADING, chief=1))
-    shard.load(generation, 1, [LoadedSlice(one, 0, ROWS, value=value) for one in tables])
-
-load("a" * 12, specs[:1])
+host.obey(ShardOrders("a" * 12, ShardPhase.LOADING, chief=1))
 before = peak_bytes()
-load("b" * 12, specs)
+shard.load("a" * 12, 1, [LoadedSlice(one, 0, ROWS, value=value) for one in specs])
 print((peak_bytes() - before) / (COUNT * value.nbytes))
 shard.close()
 server.stop(0.0)
@@ -96,4 +91,5 @@ host.close()
 def test_what_a_load_brought_is_given_back_as_it_is_copied() -> None:
     command = [sys.executable, "-c", LOAD]
     times = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert 0.9 < times < 1.4  # 2 if it stayed
+    # Once what was sent, and the compiled kernels: 1.35, and 2.34 where it stayed.
+    assert 1.0 < times < 1.8
