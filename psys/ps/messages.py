@@ -108,10 +108,10 @@ class ExchangeRequest:
         member: the sender's member number.
         sequence: the push's number, one more than the last; without a push, the last one sent.
         base_version: the shard's version the gradients were computed from.
-        push: gradients by variable, for this shard's slice alone, rows counted from its
-            first; None when there is nothing to push. Empty for a shard with no part in it.
+        push: gradients by variable or stack, of its rows here alone, counted from the first;
+            None when there is nothing to push. Empty for a shard with no part in it.
         pull_dense: whether the values of the dense slices are wanted.
-        pull_rows: the rows wanted of tables, counted from the slice's first.
+        pull_rows: the rows wanted of tables and stacks, likewise.
         wants_grant: whether the sender asks for permission for a next step.
         global_step: the step the gradients were computed at, as the sender read it.
         input_batches: where the sender's input stands: batches its process has trained on,

@@ -167,7 +167,7 @@ def apply_all(
 
     Args:
         slices: of the shard.
-        push: gradients that were not refused, by variable.
+        push: gradients that were not refused, by variable or stack.
         global_step: the step they were computed at.
         version: of the shard, that this makes.
         what: whose they are, for the message.

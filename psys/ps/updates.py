@@ -112,7 +112,7 @@ def _copy(gradient: Gradient) -> Gradient:
 
 
 def gradients_of(pushes: Sequence[ExchangeRequest]) -> Mapping[str, list[Gradient]]:
-    """Return the gradients of each variable, in the order of the pushes."""
+    """Return the gradients of each variable or stack, in the order of the pushes."""
     found: dict[str, list[Gradient]] = {}
     for one in pushes:
         for name, gradient in (one.push or {}).items():

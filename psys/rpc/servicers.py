@@ -25,7 +25,7 @@ from psys.host import News, NodeHost
 from psys.ps.messages import Directive, ExchangeReply, Outcome, Report
 from psys.ps.node import Node
 from psys.ps.roster import Instance
-from psys.rpc import codec, load_codec, wire
+from psys.rpc import codec, freed_memory, load_codec, wire
 from psys.rpc.frames import FRAME_BYTES
 from psys.rpc.handover import Handover, Ticket
 from psys.rpc.in_flight import InFlight
@@ -102,7 +102,7 @@ class ShardsServicer:
 
     def load_slices(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Put all slices in place."""
-        with errors_to_status(context):
+        with errors_to_status(context), freed_memory.loading():
             self._host.load(*load_codec.decode_load(frames, self._host.check_load))
         return shard_pb2.LoadSlicesResponse().SerializeToString()
 

@@ -11,6 +11,7 @@ from live_shard import (
     ADAPTED,
     CHIEF,
     KERNEL,
+    SGD,
     SLICES,
     TABLE_ROWS,
     Connect,
@@ -24,12 +25,15 @@ from live_shard import (
     rows,
 )
 
-from psys.arrays import VariableSpec
+from psys.arrays import IndexedSlices, VariableSpec
 from psys.errors import Fenced, GenerationChanged, ModelError
 from psys.host import NodeHost
 from psys.initializers import Constant
+from psys.optimizers import AdagradOptimizer
 from psys.ps.messages import Outcome, ShardPhase
 from psys.ps.shard import LoadedSlice, Shard
+
+ADAGRAD = AdagradOptimizer(0.5)
 
 
 def test_load_runs_the_initializers_on_the_shard(shard: Shard) -> None:
@@ -128,3 +132,51 @@ def test_a_slice_that_does_not_fit_its_variable_is_refused(
     shard.load(G, CHIEF, list(SLICES))
     order(host, phase=ShardPhase.LIVE)
     assert exchange(shard, ask()).outcome is Outcome.NONE
+
+
+def stacked(name: str, start: int, stop: int, **changes: Any) -> LoadedSlice:
+    optimizer = changes.pop("optimizer", ADAGRAD.to_config())
+    spec = VariableSpec(name, (9, 2), "float32", Constant(3.0), optimizer, True, "both")
+    return LoadedSlice(spec, start, stop, **changes)
+
+
+def test_tables_of_a_stack_are_pulled_and_pushed_under_its_name(
+    host: NodeHost, connect: Connect
+) -> None:
+    value = np.arange(8, dtype=np.float32).reshape(4, 2)
+    (slot,) = ADAGRAD.slots
+    given = stacked("a", 5, 9, value=value.copy(), slots={slot: value + 1})
+    shard = connect(host)
+    go_live(host, shard, [stacked("b", 0, 3), *SLICES, given])
+    gradient = IndexedSlices(rows(1, 4), ones(2, 2))
+    everything = rows(*range(7))
+    reply = exchange(shard, push(1, {"both": gradient}, pull_rows={"both": everything}))
+    assert reply.outcome is Outcome.APPLIED
+    a, b = value.copy(), 3 * ones(3, 2)
+    slots = {slot: (value + 1)[1:2].copy()}, {slot: ones(1, 2) * ADAGRAD.slots[slot]}
+    for table, changed, held in ((a, 1, slots[0]), (b, 0, slots[1])):
+        ADAGRAD.apply_sparse(table[changed : changed + 1], held, {}, rows(0), ones(1, 2))
+    np.testing.assert_array_equal(reply.rows["both"], np.concatenate([a, b]))
+    for name, row, reason in (("a", 0, "no slice of a."), ("both", 7, "Rows of 'both': expected")):
+        refused = exchange(shard, ask(sequence=1, pull_rows={name: rows(row)}))
+        assert refused.outcome is Outcome.REFUSED
+        assert reason in refused.reason
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [stacked("a", 0, 9, optimizer=ADAM)],
+        [stacked("a", 0, 9), stacked("b", 0, 9, optimizer=SGD)],
+        [stacked("a", 0, 9), LoadedSlice(VariableSpec("both", (1,), "float32", Constant()), 0, 1)],
+    ],
+    ids=["scalars", "optimizers", "name"],
+)
+def test_tables_that_cannot_be_a_stack_are_refused(
+    host: NodeHost, connect: Connect, bad: list[LoadedSlice]
+) -> None:
+    shard = connect(host)
+    order(host, phase=ShardPhase.LOADING)
+    with pytest.raises(ModelError, match="stack"):
+        shard.load(G, CHIEF, bad)
+    assert not host.read_lead(lambda node: node.shard.slices)

@@ -25,10 +25,12 @@ from psys.optimizers import (
     GradientDescentOptimizer,
     LazyAdamOptimizer,
     MomentumOptimizer,
+    MovingAverage,
     Optimizer,
     ProximalAdagradOptimizer,
     ProximalGradientDescentOptimizer,
     RMSPropOptimizer,
+    Sum,
     from_config,
     rows,
 )
@@ -69,6 +71,9 @@ OPTIMIZERS = {
     ),
     "one's own": ClippedDescentOptimizer(0.5),
 }
+
+NOT_BY_ROW = {"adam", "lazy adam", "one's own"}
+"""Those with scalars, and what cannot be looked into."""
 
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 
@@ -460,3 +465,46 @@ def test_ftrl_does_not_move_at_a_rate_whose_inverse_is_infinite_in_float32() -> 
     assert value.tolist() == [1, 1]
     for name, slot in slots.items():
         assert slot.tolist() == before[name].tolist()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_tables_may_be_updated_as_one_if_rows_go_their_own_way(name: str) -> None:
+    optimizer = OPTIMIZERS[name]
+    assert optimizer.by_row == (name not in NOT_BY_ROW)
+    first, second = Slice(optimizer, normal(4, 2)), Slice(optimizer, normal(5, 2, seed=1))
+    both = Slice(optimizer, np.concatenate([first.value, second.value]))
+    for step in range(3):
+        one, other = normal(2, 2, seed=2 + step), normal(1, 2, seed=9 + step)
+        first.apply_sparse([0, 2], one, step)
+        if step != 1:
+            second.apply_sparse([3], other, step)
+            both.apply_sparse([0, 2, 7], np.concatenate([one, other]), step)
+        else:
+            both.apply_sparse([0, 2], one, step)
+    same = all(
+        np.array_equal(np.concatenate([left, right]), whole)
+        for left, right, whole in zip(first.arrays(), second.arrays(), both.arrays(), strict=True)
+    )
+    assert same or not optimizer.by_row
+    if optimizer.scalars:
+        assert not same
+
+
+def test_only_a_class_that_says_so_or_runs_psys_kernels_is_by_row() -> None:
+    class OwnSparseUpdate(GradientDescentOptimizer):
+        kind = "OwnSparseUpdateInByRowTest"
+        moves_all_rows = False
+
+        def apply_sparse(self, *arguments: Any, **more: Any) -> None:
+            super().apply_sparse(*arguments, **more)
+
+    class OwnRate(GradientDescentOptimizer):
+        kind = "OwnRateInByRowTest"
+
+    for made, by_row in (
+        (OwnSparseUpdate(0.5), False),
+        (OwnRate(0.5), True),
+        (MovingAverage(0.5), False),
+        (Sum(), False),
+    ):
+        assert made.by_row == by_row

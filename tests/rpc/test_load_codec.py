@@ -49,7 +49,8 @@ def loads(draw: st.DrawFn) -> list[LoadedSlice]:
             dtype,
             draw(st.sampled_from([*initializers, GlorotUniform()])),
             draw(st.sampled_from([None, ADAM])),
-            draw(st.booleans()),
+            sparse := draw(st.booleans()),
+            draw(st.sampled_from(["", "a stack"])) if sparse else "",
         )
         start = draw(st.integers(0, spec.rows))
         stop = draw(st.integers(start, spec.rows))
@@ -179,6 +180,7 @@ ODD = {
     "a plan that overlaps": [frame(plan=[planned(0, 3), planned(2, 4, shard=1)])],
     "a plan that goes backwards": [frame(plan=[planned(4, 0)])],
     "a plan out of order": [frame(plan=[planned(2, 4, shard=1), planned(0, 2)])],
+    "a stack of what is no table": [frame(stack="a stack")],
     "no header": [shard_pb2.LoadSlicesRequest(bulk=bytes(8)).SerializeToString()],
 }
 

@@ -16,7 +16,8 @@ from psys.checkpoint.reader import CheckpointReader
 from psys.checkpoint.storage import FileStorage
 from psys.errors import CheckpointCorrupt, CheckpointNotFound, Fenced, GenerationChanged
 from psys.host import NodeHost
-from psys.initializers import Constant
+from psys.initializers import Constant, RandomUniform
+from psys.optimizers import AdagradOptimizer
 from psys.ps.loading import put_in_place
 from psys.ps.messages import ShardFacts, ShardOrders, ShardPhase
 from psys.ps.shard import LoadedSlice
@@ -76,6 +77,26 @@ def save(ps: list[Ps]) -> Manifest:
         file = write(Snapshot(ID, "g", index, STEP, {"chief": (1, STEP)}, (state.cut(),)))
         entries.append(ShardEntry(file.name, file.size_bytes, file.sha256, (("w", start, stop),)))
     return Manifest(ID, "job", "g", STEP, 1.0, (SPEC,), tuple(entries), cut={"chief": (1, STEP)})
+
+
+def test_a_shard_file_is_the_same_whether_or_not_tables_are_a_stack(tmp_path: Path) -> None:
+    adagrad = AdagradOptimizer(0.5).to_config()
+    files = []
+    for stack in ("", "s"):
+        sent = [LoadedSlice(SPEC, 0, 5)]
+        for name, start, stop in (("z", 0, 4), ("a", 1, 3), ("none", 2, 2)):
+            spec = VariableSpec(name, (4, 2), "float32", RandomUniform(), adagrad, True, stack)
+            sent.append(LoadedSlice(spec, start, stop, seed=3))
+        states = put_in_place(sent)
+        assert len(states) == (2 if stack else 4)
+        cuts = tuple(state.cut() for state in states.values())
+        file = shard_writer(str(tmp_path / f"of {stack}"), 1)(
+            Snapshot(ID, "g", 0, STEP, {"chief": (1, STEP)}, cuts)
+        )
+        (path,) = (tmp_path / f"of {stack}").rglob(file.name)
+        assert path.stat().st_size == file.size_bytes
+        files.append(path.read_bytes())
+    assert files[0] == files[1]
 
 
 def keep(ps: list[Ps], manifest: Manifest) -> None:
