@@ -35,7 +35,7 @@ class _Source(NamedTuple):
     """What is computed of one array: all its parts; the plain ones together, if there are any."""
 
     others: tuple[_Part, ...]
-    index: Array | None
+    inverses: Array | None
     places: Array | None
 
 
@@ -105,10 +105,10 @@ def _source(parts: Sequence[_Part]) -> _Source:
     if not plain:
         return _Source(tuple(parts), None, None)
     inverses = [one.plan.inverse for one in plain if one.plan is not None]
-    index = inverses[0] if len(plain) == 1 else np.concatenate(inverses)
+    joined = inverses[0] if len(plain) == 1 else np.concatenate(inverses)
     return _Source(
         tuple(one for one in parts if one.plan is None or not one.plan.plain),
-        np.ascontiguousarray(index, np.int64).reshape(len(plain), -1),
+        np.ascontiguousarray(joined, np.int64).reshape(len(plain), -1),
         np.array([(one.first, one.stop, one.column) for one in plain], np.int64),
     )
 
@@ -122,8 +122,8 @@ def _width(part: Array | Combination) -> int:
 def _placed_forward(shape: tuple[int, int], sources: tuple[_Source, ...], *arrays: Array) -> Array:
     result = np.zeros(shape, np.result_type(*arrays))
     for source, array in zip(sources, arrays, strict=True):
-        if source.index is not None and source.places is not None:
-            kernels.gather_add(array, source.index, source.places, result)
+        if source.inverses is not None and source.places is not None:
+            kernels.gather_add(array, source.inverses, source.places, result)
         for one in source.others:
             part = (
                 array
@@ -148,12 +148,12 @@ def _placed_gradients(
 def _gradient(g: Array, source: _Source, array: Array) -> Array:
     """Return the gradient of one array, of all that was computed of it."""
     width = array.shape[1]
-    if source.index is None and source.others[0].plan is None:
+    if source.inverses is None and source.others[0].plan is None:
         (one,) = source.others
         return g[:, one.column : one.column + width]
     sums = np.zeros(array.shape, g.dtype)
-    if source.index is not None and source.places is not None:
-        kernels.scatter_add(g, source.index, source.places, sums)
+    if source.inverses is not None and source.places is not None:
+        kernels.scatter_add(g, source.inverses, source.places, sums)
     for one in source.others:
         assert one.plan is not None
         part = g[:, one.column : one.column + width]
