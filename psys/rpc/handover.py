@@ -23,11 +23,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from psys.errors import ModelError
+from psys.rpc.line import Line
 from psys.rpc.segment import (
     SEGMENT_LIMIT_BYTES,
     SUPPORTED,
@@ -71,14 +72,27 @@ def _file(directory: Path, name: str) -> str:
 
 
 class Ticket:
-    """One stream's right to one segment at a time.
+    """One stream's right to one segment at a time, and to the line that comes with it.
 
     Attributes:
         segment: the stream's, None before it was fetched.
     """
 
-    def __init__(self, socket_name: str) -> None:
+    def __init__(
+        self, socket_name: str, serve: Callable[[Ticket, Line], None] | None = None
+    ) -> None:
+        """Make a ticket.
+
+        Args:
+            socket_name: where it is redeemed.
+            serve: serves a line until it ends, and closes it; called in a thread of its own. None
+                for no line.
+        """
         self.segment: Segment | None = None
+        self._serve = serve
+        self._line: Line | None = None
+        self._ended = False
+        self._lock = threading.Lock()
         self.name = secrets.token_bytes(16)
         self._secret = secrets.token_bytes(32)
         self._socket_name = socket_name
@@ -113,6 +127,26 @@ class Ticket:
             raise
         return descriptor, _ANSWER.pack(self._segments, _proof(self._secret, b"ps", self._segments))
 
+    def connect(self, connection: socket.socket) -> None:
+        """Serve the connection that redeemed the ticket as the stream's line, its only one."""
+        line = Line(connection)
+        with self._lock:
+            before, self._line = self._line, line
+            serve = None if self._ended else self._serve
+        if before is not None:
+            before.shut()
+        if serve is None:
+            line.close()
+        else:
+            threading.Thread(target=serve, args=(self, line), name="psys-line", daemon=True).start()
+
+    def end(self) -> None:
+        """Let go of segment and line: the stream is over."""
+        with self._lock:
+            self._ended, self.segment = True, None
+            if self._line is not None:
+                self._line.shut()
+
 
 class Handover:
     """Hands segments to the streams of one server, from a thread of its own."""
@@ -137,12 +171,19 @@ class Handover:
             self._thread.start()
 
     @contextlib.contextmanager
-    def stream(self) -> Iterator[Ticket | None]:
-        """Give a stream a ticket, as long as it lasts; None where memory cannot be shared."""
+    def stream(
+        self, serve: Callable[[Ticket, Line], None] | None = None
+    ) -> Iterator[Ticket | None]:
+        """Give a stream a ticket, as long as it lasts; None where memory cannot be shared.
+
+        Args:
+            serve: serves the stream's line until it ends, and closes it; called in a thread of
+                its own. None for no line.
+        """
         if not self._listeners:
             yield None
             return
-        ticket = Ticket(self._name)
+        ticket = Ticket(self._name, serve)
         with self._lock:
             self._tickets[ticket.name] = ticket
         try:
@@ -150,7 +191,7 @@ class Handover:
         finally:
             with self._lock:
                 del self._tickets[ticket.name]
-            ticket.segment = None
+            ticket.end()
 
     def close(self) -> None:
         """Hand over nothing more; segments last as long as their streams."""
@@ -170,10 +211,10 @@ class Handover:
             for listener in (*self._listeners, self._woken):
                 selector.register(listener, selectors.EVENT_READ)
 
-            def close(connection: socket.socket) -> None:
+            def let_go(connection: socket.socket) -> socket.socket:
                 del open_until[connection]
                 selector.unregister(connection)
-                connection.close()
+                return connection
 
             while True:
                 wait_secs = min(open_until.values(), default=math.inf) - time.monotonic()
@@ -190,17 +231,19 @@ class Handover:
                             selector.register(connection, selectors.EVENT_READ)
                             open_until[connection] = time.monotonic() + HANDOVER_LIMIT_SECS
                             continue
-                        self._hand_over(one)
+                        ticket = self._hand_over(one)
+                        ticket.connect(let_go(one))
                     except (OSError, ValueError, struct.error, ModelError) as error:
                         # The client finds the connection closed, and sends frames.
                         logger.debug("Shared memory was not handed over: %s.", error)
                     if one in open_until:
-                        close(one)
+                        let_go(one).close()
                 now = time.monotonic()
                 for late in [one for one, until in open_until.items() if until <= now]:
-                    close(late)
+                    let_go(late).close()
 
-    def _hand_over(self, connection: socket.socket) -> None:
+    def _hand_over(self, connection: socket.socket) -> Ticket:
+        """Answer whoever asks with a segment; return whose it is."""
         name, size, proof = _ASK.unpack(connection.recv(_ASK.size))
         with self._lock:
             ticket = self._tickets.get(name)
@@ -211,6 +254,7 @@ class Handover:
             socket.send_fds(connection, [answer], [descriptor])
         finally:
             os.close(descriptor)
+        return ticket
 
 
 def _accept(listener: socket.socket) -> socket.socket:
@@ -318,25 +362,28 @@ def fetch_segment(
     failure = NoSharedMemory("not met on this host")
     for one in sockets:
         try:
-            segment = _fetch(one, offer, size)
+            segment, line = _fetch(one, offer, size)
         except (FileNotFoundError, ConnectionRefusedError):
             continue
         except (OSError, ValueError, ModelError) as error:
             failure = NoSharedMemory(str(error), passing=True)
             continue
-        return TrainerSegment(segment, request_bytes, reply_bytes)
+        return TrainerSegment(segment, request_bytes, reply_bytes, line)
     return failure
 
 
-def _fetch(address: str, offer: gradients_pb2.SharedMemoryOffer, size: int) -> Segment:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+def _fetch(address: str, offer: gradients_pb2.SharedMemoryOffer, size: int) -> tuple[Segment, Line]:
+    with contextlib.ExitStack() as cleanup:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        cleanup.callback(connection.close)
         connection.settimeout(HANDOVER_LIMIT_SECS)
         connection.connect(address)
         connection.send(_ASK.pack(offer.ticket, size, _proof(offer.secret, b"trainer", size)))
         answer, descriptors, _, _ = socket.recv_fds(
             connection, _ANSWER.size, 1, socket.MSG_CMSG_CLOEXEC
         )
-    try:
+        for descriptor in descriptors:
+            cleanup.callback(os.close, descriptor)
         if len(answer) != _ANSWER.size or len(descriptors) != 1:
             raise ValueError("the ps did not hand it over")
         number, proof = _ANSWER.unpack(answer)
@@ -345,7 +392,5 @@ def _fetch(address: str, offer: gradients_pb2.SharedMemoryOffer, size: int) -> S
         segment = Segment(number, descriptors[0])
         if segment.size < size:
             raise ValueError("the ps handed over too little")
-        return segment
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        # The line has a descriptor of its own.
+        return segment, Line(connection.dup())

@@ -23,10 +23,11 @@ from psys.rpc.channel import metadata, open_channel
 from psys.rpc.frames import memory_bytes
 from psys.rpc.freed_memory import keep_freed_memory
 from psys.rpc.half_floats import check_push_dtype
+from psys.rpc.line import Line
 from psys.rpc.recycler import Recycler
 from psys.rpc.segment import Room
 from psys.rpc.status import error_of
-from psys.rpc.stream_memory import StreamMemory
+from psys.rpc.stream_memory import INLINE_BYTES, StreamMemory
 from psys.rpc.v1 import checkpoints_pb2, checkpoints_pb2_grpc
 
 LOAD_LIMIT_SECS = 600.0
@@ -76,6 +77,12 @@ class RemoteShard(Shard):
         self._call: Any = None
         self._awaited = False
         """Whether a request was begun whose answer nobody has taken."""
+        self._line: Line | None = None
+        self._incoming_by_line: _Frames = iter(())
+        self._incoming: _Frames = iter(())
+        """Where the answer to the request begun last comes."""
+        self._again: Sequence[bytes] = ()
+        """The frames of a request that went by the line, in case it is to go by the stream."""
         self.reply_limit_bytes = memory_bytes()
         """No reply may announce more; ``Parameters`` sets it for each exchange."""
 
@@ -149,7 +156,34 @@ class RemoteShard(Shard):
         self._awaited = True
         memory = self._memory.for_request(outgoing.bulk_bytes)
         self._reply_room = self._memory.reply_room()
-        self._outbox.put(codec.write_request(outgoing, memory, self._reply_room))
+        frames = codec.write_request(outgoing, memory, self._reply_room)
+        room_bytes = INLINE_BYTES if memory is None else memory.request.size
+        if self._open_line() is not None and outgoing.bulk_bytes <= room_bytes:
+            self._send_by_line(frames)
+        else:
+            self._incoming = self._call
+            self._outbox.put(frames)
+
+    def _open_line(self) -> Line | None:
+        """Return the line of the open stream, if it has one; it ends with the stream."""
+        line = self._memory.line
+        if line is not self._line:
+            self._line = line
+            if line is not None:
+                self._incoming_by_line = line.frames()
+                if not self._call.add_callback(line.shut):
+                    line.shut()
+        return line
+
+    def _send_by_line(self, frames: _Frames) -> None:
+        assert self._line is not None
+        self._again = tuple(frames)
+        self._incoming = self._incoming_by_line
+        try:
+            self._line.send(self._again)
+        except OSError as error:
+            self._drop()
+            raise ShardUnavailable(f"{self._peer}: the connection broke ({error}).") from error
 
     def finish_exchange(self) -> ExchangeReply:
         """Return the answer to the request begun last; see ``Shard.finish_exchange``.
@@ -161,7 +195,14 @@ class RemoteShard(Shard):
         if call is None:
             raise ShardUnavailable(f"{self._peer}: the connection broke.")
         try:
-            incoming = codec.open_reply(next(call), call, self._peer)
+            first = next(self._incoming)
+            if not first:
+                # The ps could not serve it there; by the stream it says why.
+                assert self._outbox is not None
+                self._incoming = call
+                self._outbox.put(iter(self._again))
+                first = next(call)
+            incoming = codec.open_reply(first, self._incoming, self._peer)
             memory, room = self._memory.segment, self._reply_room
             reply = codec.decode_reply(incoming, self.reply_limit_bytes, self._peer, memory, room)
             self._memory.note_reply(incoming.header, reply)
@@ -193,7 +234,7 @@ class RemoteShard(Shard):
         self._outbox, self._call, self._awaited = None, None, False
         # The ps may still be writing into it: nothing of a broken stream is used again.
         self._memory.forget()
-        self._reply_room = None
+        self._reply_room, self._line, self._again = None, None, ()
         if outbox is not None:
             outbox.put(None)
         if call is not None:

@@ -21,6 +21,7 @@ import numpy as np
 from psys.arrays import Array
 from psys.errors import ModelError
 from psys.rpc.frames import ALIGNMENT
+from psys.rpc.line import Line
 from psys.rpc.v1 import tensors_pb2
 
 SUPPORTED = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
@@ -143,10 +144,14 @@ class TrainerSegment:
 
     Attributes:
         request: where requests are written; each stays there until its answer came.
+        line: the connection it came by, which carries what the stream would; None for none.
     """
 
-    def __init__(self, segment: Segment, request_bytes: int, reply_bytes: int) -> None:
+    def __init__(
+        self, segment: Segment, request_bytes: int, reply_bytes: int, line: Line | None = None
+    ) -> None:
         """Divide a segment of ``segment_bytes(request_bytes, reply_bytes)``."""
+        self.line = line
         self.request = Room(segment, 0, request_bytes)
         self._replies = [
             Room(segment, request_bytes + i * reply_bytes, reply_bytes) for i in range(REPLY_ROOMS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ from psys.rpc import codec, freed_memory, load_codec, wire
 from psys.rpc.frames import FRAME_BYTES
 from psys.rpc.handover import Handover, Ticket
 from psys.rpc.in_flight import InFlight
+from psys.rpc.line import Line
 from psys.rpc.recycler import Recycler
 from psys.rpc.status import errors_to_status
 from psys.rpc.v1 import (
@@ -39,6 +42,8 @@ from psys.rpc.v1 import (
     shard_pb2,
 )
 from psys.rpc.v1.gradients_pb2 import SharedMemoryOffer
+
+logger = logging.getLogger("psys")
 
 KEEP_ALIVE_SECS = 5.0
 
@@ -58,7 +63,8 @@ class GradientsServicer:
         # At once, even while its exchange waits: a waiting push of a broken stream is not kept.
         context.add_callback(lambda: self._host.forget(caller))
         context.add_callback(self._in_flight.wake)
-        with self._handover.stream() as ticket:
+        serve = functools.partial(self._serve_line, caller, context)
+        with self._handover.stream(serve) as ticket:
             offer = None if ticket is None else ticket.offer()
             try:
                 for first in frames:
@@ -69,6 +75,27 @@ class GradientsServicer:
                     offer = None
             finally:
                 self._host.forget(caller)
+
+    def _serve_line(
+        self, caller: object, context: grpc.ServicerContext, ticket: Ticket, line: Line
+    ) -> None:
+        """Serve what comes by the line of a stream, as what comes by the stream itself."""
+        frames = line.frames()
+        try:
+            for first in frames:
+                try:
+                    incoming = codec.open_request(first, frames)
+                    replies = self._answer(caller, incoming, context, ticket, None)
+                except Exception as error:
+                    # The trainer sends it again by the stream, which says what is wrong: what was
+                    # applied is known by its number.
+                    logger.debug("Not served by the line: %s", error)
+                    replies = iter((b"",))
+                line.send(replies)
+        except (OSError, ModelError) as error:  # the trainer went away, or talks nonsense
+            logger.debug("The line of a stream ended: %s", error)
+        finally:
+            line.close()
 
     def _answer(
         self,

@@ -10,6 +10,7 @@ import logging
 
 from psys.ps.messages import ExchangeReply
 from psys.rpc.handover import NEVER, NoSharedMemory, fetch_segment
+from psys.rpc.line import Line
 from psys.rpc.segment import (
     SEGMENT_LIMIT_BYTES,
     Room,
@@ -63,6 +64,11 @@ class StreamMemory:
         self._grow()
         return self.segment if size > INLINE_BYTES else None
 
+    @property
+    def line(self) -> Line | None:
+        """The line of the open stream, which came with its segment; None without one."""
+        return None if self.segment is None else self.segment.line
+
     def reply_room(self) -> Room | None:
         """Return where the next reply may lie, None for frames."""
         if self.segment is None or self._largest_reply <= INLINE_BYTES:
@@ -85,15 +91,21 @@ class StreamMemory:
 
     def forget(self) -> None:
         """Throw away what belonged to a stream that is gone."""
-        self.segment, self._offer, self._failures = None, None, 0
+        self._let_go()
+        self._offer, self._failures = None, 0
+
+    def _let_go(self) -> None:
+        if self.line is not None:
+            self.line.close()
+        self.segment = None
 
     def _grow(self) -> None:
         needed = self._largest_request, self._largest_reply
-        if self._offer is None or max(needed) <= INLINE_BYTES:
+        if self._offer is None:
             return
         if self.segment is not None and self.segment.fits(*needed):
             return
-        self.segment = None
+        self._let_go()
         request_bytes, reply_bytes = map(room_bytes, needed)
         fetched = fetch_segment(self._offer, request_bytes, reply_bytes, self._place)
         if isinstance(fetched, NoSharedMemory):
