@@ -1,4 +1,4 @@
-"""Courier: a thread that waits for the answer to one exchange while the trainer computes."""
+"""Courier: a thread that makes an exchange while the trainer computes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Courier:
         self._thread = threading.Thread(target=self._run, name="psys-exchange", daemon=True)
         self._thread.start()
 
-    def wait(self, call: Callable[[], Pulled]) -> Future[Pulled]:
-        """Begin a call that waits; the future has what it returns or raises."""
+    def take(self, call: Callable[[], Pulled]) -> Future[Pulled]:
+        """Begin a call; the future has what it returns or raises."""
         future: Future[Pulled] = Future()
         self._errands.put((call, future))
         return future

@@ -19,8 +19,8 @@ from psys.train.lookahead import Lookahead
 from psys.train.session import Computed, LoopResult, Session
 
 LARGE_STEP_BYTES = 4 << 20
-"""From this size on the courier sends a step too: copying it lets the next one be computed. A
-smaller step is the interpreter's work for the most part, which two threads only do more slowly."""
+"""From this size on a courier sends a step: copying it lets the next one be computed. A smaller
+step is the interpreter's work for the most part, which two threads only do more slowly."""
 
 _Step = Computed | Exception
 """A step, or why it could not be computed."""
@@ -82,14 +82,14 @@ class OverlappedSession(Session):
         more = not batches.ends_before(1)
         send = partial(self._send, computed, third, more=more)
         if computed.nbytes < LARGE_STEP_BYTES:
-            sent = self._courier.wait(send())
+            finish = send()
         else:
-            sent = self._courier.wait(lambda: send()())
+            finish = self._courier.take(lambda: send()()).result
         second = batches.at_once(1)
         following: _Step | None = None
         if second is not None and later is not None:
             following = self._try(second, later, ahead=1)
-        after = sent.result()
+        after = finish()
         self._end_step(batches, computed, begun, after)
         if following is None:
             following = self._catch_up(batches, after)

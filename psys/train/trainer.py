@@ -25,6 +25,35 @@ logger = logging.getLogger("psys")
 NEW_NUMBER_LIMIT_SECS = 30.0
 
 
+class _Begun:
+    """An exchange that was sent. Whoever first needs its answer waits for it, in any thread."""
+
+    def __init__(self, finish: Callable[[], Pulled]) -> None:
+        self._finish = finish
+        self._lock = threading.Lock()
+        self._outcome: Pulled | Exception | None = None
+        self._settled = False
+
+    def settle(self) -> None:
+        """Wait until the answer is here, or why there is none."""
+        with self._lock:
+            if not self._settled:
+                try:
+                    self._outcome = self._finish()
+                except Exception as error:  # for whom the answer is for
+                    self._outcome = error
+                self._settled = True
+
+    def __call__(self) -> Pulled:
+        """Return the answer, once: what was pulled is the caller's alone to keep."""
+        self.settle()
+        outcome, self._outcome = self._outcome, None
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert outcome is not None
+        return outcome
+
+
 class Trainer:
     """One trainer's steps. Exchanges of several threads come one after another."""
 
@@ -35,7 +64,9 @@ class Trainer:
         self._sequence = 0
         self._input_batches = 0
         """Batches this process has trained on: where its input stands."""
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
+        self._begun: _Begun | None = None
+        """The exchange sent last; the next is sent once its answer is here."""
 
     @property
     def generation(self) -> str:
@@ -159,9 +190,10 @@ class Trainer:
         origin: Origin = NO_ORIGIN,
     ) -> Callable[[], Pulled]:
         """Send an exchange; return what waits for its answer."""
-        # While one thread waits for a step's answer, another may fetch rows not foreseen.
-        self._one_at_a_time.acquire()
-        try:
+        with self._lock:
+            # Rows not foreseen may be fetched while a step is on its way.
+            if self._begun is not None:
+                self._begun.settle()
             sequence = self._sequence + (gradients is not None)
             exchange = self._parameters.begin(
                 self._place,
@@ -172,10 +204,8 @@ class Trainer:
                 wants_grant=wants_grant,
                 origin=origin,
             )
-        except BaseException:
-            self._one_at_a_time.release()
-            raise
-        return partial(self._finish, exchange, sequence)
+            self._begun = _Begun(partial(self._finish, exchange, sequence))
+            return self._begun
 
     def _finish(self, exchange: Exchange, sequence: int) -> Pulled:
         try:
@@ -184,8 +214,6 @@ class Trainer:
         except Fenced as error:
             self._confirm_fenced(error)
             raise GenerationChanged("This task was given up for lost and is back.") from error
-        finally:
-            self._one_at_a_time.release()
         return pulled
 
     def _confirm_fenced(self, error: Fenced) -> None:

@@ -197,7 +197,7 @@ def test_a_courier_runs_one_call_after_another_and_returns_what_it_raises() -> N
         order.append("second")
         raise KeyError("told")
 
-    sent = [courier.wait(first), courier.wait(second)]
+    sent = [courier.take(first), courier.take(second)]
     release.set()
     with pytest.raises(KeyError, match="told"):
         sent[1].result(10)
