@@ -155,7 +155,7 @@ def _looked_up(
 ) -> tuple[str, tuple[int, ...], Array, Initializer]:
     """Return full name, shape, ids and initializer of a lookup, checked."""
     full_name = store.full_name(name)
-    size = tuple(int(n) for n in shape)
+    size = tuple(map(int, shape))
     ids = np.asarray(ids)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise ModelError(

@@ -25,7 +25,7 @@ def hash_together(features: InputFeatures, columns: Iterable[Any]) -> None:
 
     Args:
         features: of one batch.
-        columns: any; those that are already noted, or anything else, are passed over.
+        columns: any, each once; those that are already noted, or anything else, are passed over.
     """
     for group in _groups(features, columns):
         strings = np.stack([one for _, one in group])
@@ -45,7 +45,7 @@ def _groups(
 ) -> list[list[tuple[HashedCategoricalColumn, Array]]]:
     """Return columns with their strings ``[batch]``, those of one shape and dtype together."""
     groups: dict[Any, list[tuple[HashedCategoricalColumn, Array]]] = {}
-    for column in dict.fromkeys(columns):
+    for column in columns:
         if not isinstance(column, HashedCategoricalColumn) or column in features.transformed:
             continue
         value = features.get(column.key)

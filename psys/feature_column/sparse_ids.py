@@ -7,8 +7,8 @@ row may hold none, one or many values. For example the bags ``{2}``, ``{}``, ``{
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,9 +24,9 @@ def row_numbers(batch: int) -> Array:
     return numbers
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: a batch makes dozens, and that doubles the cost
 class SparseIds:
-    """The category ids of one batch.
+    """The category ids of one batch; not to be changed.
 
     Attributes:
         ids: ``[nnz]`` int64, each within ``[0, num_buckets)`` of its column.
@@ -34,18 +34,18 @@ class SparseIds:
             for batches share it.
         weights: ``[nnz]`` float32, or None when every id counts once.
         batch: the number of rows, empty ones included.
+        one_each: whether every row has exactly one id, in order.
     """
 
     ids: Array
     segments: Array
     weights: Array | None
     batch: int
+    one_each: bool = field(init=False)
 
-    @cached_property
-    def one_each(self) -> bool:
-        """Whether every row has exactly one id, in order."""
+    def __post_init__(self) -> None:
         rows = row_numbers(self.batch)
-        return self.segments is rows or np.array_equal(self.segments, rows)
+        self.one_each = self.segments is rows or np.array_equal(self.segments, rows)
 
     def keep(self, mask: Array) -> SparseIds:
         """Return the ids where ``mask`` (``[nnz]`` bool) is true; itself if it is everywhere."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,11 @@ class Lookups:
     prefetches: tuple[Prefetch, ...] = ()
     stacks: Mapping[str, TableStack] = field(default_factory=dict)
 
+    @cached_property
+    def _columns(self) -> tuple[Any, ...]:
+        """The columns, each once: they are slow to compare."""
+        return tuple(dict.fromkeys(prefetch.column for prefetch in self.prefetches))
+
     def find(self, features: InputFeatures) -> dict[str, Array]:
         """Return the rows a batch looks up, ``[n]`` sorted and unique, by table or stack.
 
@@ -40,14 +47,13 @@ class Lookups:
             ModelError: if a column cannot read its features, or gives an id that is no row.
         """
         found: dict[str, list[Array]] = {}
-        hash_together(features, (prefetch.column for prefetch in self.prefetches))
+        hash_together(features, self._columns)
         for prefetch in self.prefetches:
-            transformed = prefetch.column.transform(features)
-            transformed.one_each  # noqa: B018 - found here, not while the model waits
-            ids, known = transformed.ids, features.uniques
-            if prefetch.column not in known:
-                known[prefetch.column] = (ids, *unique_ids(ids))
-            found.setdefault(prefetch.table, []).append(known[prefetch.column][1])
+            ids = prefetch.column.transform(features).ids
+            known = features.uniques.get(prefetch.column)
+            if known is None:
+                known = features.uniques[prefetch.column] = (ids, *unique_ids(ids))
+            found.setdefault(prefetch.table, []).append(known[1])
         tables = {
             table: ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
             for table, ids in found.items()
