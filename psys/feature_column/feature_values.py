@@ -79,14 +79,14 @@ def numbers(features: Mapping[str, Any], key: str, column: str) -> Array:
         raise ModelError(
             f"Column {column!r} takes a dense feature, got a SparseFeature for {key!r}."
         )
+    if value.dtype.kind in "biuf":
+        return value
     found = str(value.dtype)
     if value.dtype.kind == "O":
         kinds = set(map(type, value.reshape(-1).tolist()))
         if all(issubclass(kind, (int, float, np.number)) for kind in kinds):
             return value.astype(np.float64)
         found = f"object ({', '.join(sorted(kind.__name__ for kind in kinds))})"
-    elif value.dtype.kind in "biuf":
-        return value
     raise ModelError(f"Column {column!r} takes numbers, but feature {key!r} has dtype {found}.")
 
 

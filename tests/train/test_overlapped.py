@@ -73,7 +73,7 @@ def test_a_step_lacks_at_most_the_one_before(tmp_path: Path, steps: int) -> None
         fresh, stale = after[step], after[max(step - 1, 0)]
         assert seen in (pytest.approx(fresh, rel=1e-4), pytest.approx(stale, rel=1e-4))
         lacks.append(seen != pytest.approx(fresh, rel=1e-4))
-    assert steps < 100 or sum(lacks[:20]) > 5  # later the weight hardly changes
+    assert steps < 100 or any(lacks[:20])  # later the weight hardly changes
 
 
 @pytest.mark.parametrize("steps", [1, 10])
