@@ -31,7 +31,7 @@ from psys.train.model import InitialModel, loss_and_gradients
 # Modules of tests are no package (importlib mode), but share what stands in their folder.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stack_models import SGD, CallModel, Spec, built, pulled_for, step
+from stack_models import SGD, CallModel, Spec, built, by_row, pulled_for, step
 
 BATCH = 6
 RNG = np.random.default_rng(4)
@@ -123,6 +123,11 @@ def wide_and_deep(features: Any, labels: Any) -> Spec:
     return Spec(loss, train_op, {"deep": deep, "net": net})
 
 
+def of_embeddings(features: Any, labels: Any) -> Spec:
+    loss = loss_of(fc.input_layer(features, [*map(embedding, ALL)]))
+    return Spec(loss, SGD.minimize(loss))
+
+
 def one_net_of_two(features: Any, labels: Any) -> Spec:
     """Of two layers of one stack only the first takes part in the loss."""
     first = fc.input_layer(features, [embedding(A), embedding(B)])
@@ -173,6 +178,12 @@ def a_column_and_a_lookup_of_one_table(features: Any, labels: Any) -> Spec:
         more, _ = lookup("embedding_weights", (5, 4), np.array([2, 0, 2]), NORMAL)
     loss = loss_of(net) + loss_of(seen[inverse]) + anp.sum(more * more)
     return Spec(loss, SGD.minimize(loss), {"net": net, "seen": seen, "more": more})
+
+
+def the_same_clipped(features: Any, labels: Any) -> Spec:
+    spec = a_column_and_a_lookup_of_one_table(features, labels)
+    optimizer = train.clip_gradients_by_norm(SGD, 0.5)
+    return Spec(spec.loss, optimizer.minimize(spec.loss), spec.predictions)
 
 
 def two_columns_over_one_table(features: Any, labels: Any) -> Spec:
@@ -301,6 +312,7 @@ EXACT: dict[str, CallModel] = {
 # it, whichever comes first by name; and so is its gradient, to what rows got by themselves.
 ROUNDED: dict[str, CallModel] = {
     "a column and a lookup of one table": a_column_and_a_lookup_of_one_table,
+    "a column and a lookup of one table, clipped": the_same_clipped,
     "bags and numbers added up": of_linear([A, BAG, WEIGHTED_BAG, fc.numeric_column("x", 2)]),
     "wide and deep": wide_and_deep,
 }
@@ -386,6 +398,74 @@ def test_a_loss_of_no_table_names_those_of_the_stack() -> None:
     for stacked in (True, False):
         with pytest.raises(ModelError, match=r"none of \['input_layer/a_emb.*'input_layer/b_emb"):
             step(lambda: call, FEATURES, stacked=stacked)
+
+
+def test_whoever_changes_gradients_gets_them_by_variable() -> None:
+    seen: list[list[str]] = []
+
+    def note(gradients: Any) -> Any:
+        seen.append(sorted(gradients))
+        return {name: IndexedSlices(one.indices, one.values * 2) for name, one in gradients.items()}
+
+    def call(features: Any, labels: Any) -> Spec:
+        net = fc.input_layer(features, [*map(embedding, ALL)])
+        loss = loss_of(net)
+        mine = ["input_layer/b_embedding/", "input_layer/bag_embedding/"]
+        noting = SGD.transforming(note).minimize(loss, var_list=mine)
+        return Spec(loss, group(SGD.minimize(loss), noting))
+
+    tables = [f"input_layer/{name}_embedding/embedding_weights" for name in ("b", "bag")]
+    plain = step(lambda: of_embeddings, FEATURES, stacked=True)
+    found = step(lambda: call, FEATURES, stacked=True)
+    assert seen[-1] == tables
+    for name in tables:
+        for row, values in plain.gradients[name].items():
+            assert found.gradients[name][row] == [2 * one for one in values]
+    assert found.gradients.keys() == plain.gradients.keys()
+    assert len(found.model.lookups.stacks) == 2
+
+
+def test_computed_gradients_name_tables_without_part_in_the_loss() -> None:
+    seen: list[dict[str, bool]] = []
+
+    def call(features: Any, labels: Any) -> Spec:
+        spec = one_net_of_two(features, labels)
+        with variable_scope("input_layer/a_embedding"):
+            lookup("embedding_weights", (5, 4), np.array([1]), NORMAL)  # in no loss at all
+        pairs = SGD.compute_gradients(spec.loss)
+        seen.append({name.split("/")[-2]: one is None for one, name in pairs})
+        return Spec(spec.loss, SGD.apply_gradients(pairs))
+
+    for stacked in (True, False):
+        step(lambda: call, FEATURES, stacked=stacked)
+        assert seen[-1] == {
+            "a_embedding": False,
+            "b_embedding": False,
+            "bag_embedding": True,
+            "c_embedding": True,
+        }
+
+
+def test_rows_pulled_for_another_batch_are_taken_for_no_others() -> None:
+    call = EXACT["columns of one width"]
+    model = built(call, FEATURES, stacked=True)
+    values = InitialModel(model.specs, seed=1)
+    mine, other = (Batch(InputFeatures(one), None) for one in (FEATURES, LATER))
+    for batch in (mine, other):
+        batch.prepare(model.lookups)
+    dense = {n: values.read(n) for n, one in model.specs.items() if not one.sparse}
+    expected = step(lambda: call, FEATURES, stacked=True)
+    store = TrainStore(
+        model.specs,
+        dense,
+        pulled_for(model, other, values),
+        values.read_rows,
+        stacks=model.lookups.stacks,
+        seed=1,
+    )
+    loss, gradients, _ = loss_and_gradients(model, call, mine.features, None, store)
+    assert loss == expected.loss
+    assert by_row(model, gradients) == expected.gradients
 
 
 def test_evaluation_reads_what_training_computes() -> None:
