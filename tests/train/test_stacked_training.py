@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from psys.ps.shard import LoadedSlice
 from psys.rpc import stream_memory
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
+from psys.train import session
 from psys.train.input_pipeline import as_batch
 from psys.train.model import Model, build, loss_and_gradients
 
@@ -265,3 +268,39 @@ def test_a_checkpoint_knows_no_stacks(tmp_path: Path) -> None:
         assert state(directory) == expected
     names = open_checkpoint(str(tmp_path / "whole")).variables
     assert not [name for name in names if name.startswith("stack:")]
+
+
+# ---------------------------------------------------------------- memory
+
+
+class Watched(TrainStore):
+    """Counts, whenever one begins, the earlier ones of which anything is left."""
+
+    alive: ClassVar[list[set[int]]] = []
+    _references: ClassVar[list[list[Any]]] = []
+
+    def __init__(self, specs: Any, dense: Any, rows: Any, *others: Any, **options: Any) -> None:
+        super().__init__(specs, dense, rows, *others, **options)
+        found = enumerate(self._references)
+        self.alive.append({n for n, one in found if any(array() is not None for array in one)})
+        watched = [self, *(values for _, values in rows.values())]
+        self._references.append([weakref.ref(one) for one in watched])
+
+
+@pytest.mark.parametrize(("strategy", "kept"), [("async", 0), ("overlapped", 1)])
+def test_what_a_step_pulled_is_free_when_a_later_one_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, kept: int
+) -> None:
+    """By counting references alone: the memory of a reply is used again when nobody has it."""
+    monkeypatch.setattr(session, "TrainStore", Watched)
+    monkeypatch.setattr(Watched, "alive", [])
+    monkeypatch.setattr(Watched, "_references", [])
+    gc.collect()
+    gc.disable()
+    try:
+        fit(tmp_path, "Adagrad", strategy, 8)
+    finally:
+        gc.enable()
+    assert len(Watched.alive) >= 8
+    for number, alive in enumerate(Watched.alive):
+        assert alive <= set(range(number - kept, number)), Watched.alive
