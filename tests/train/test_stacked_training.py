@@ -55,6 +55,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "Adagrad": lambda: tf.train.AdagradOptimizer(0.1),
     "Ftrl": lambda: tf.train.FtrlOptimizer(0.1, l1_regularization_strength=0.01),
     "RMSProp": lambda: tf.train.RMSPropOptimizer(0.01, momentum=0.5),
+    "replicas": lambda: tf.train.SyncReplicasOptimizer(tf.train.AdagradOptimizer(0.1), 1),
     "clipped": lambda: tf.train.clip_gradients_by_norm(tf.train.MomentumOptimizer(0.1, 0.9), 0.5),
 }
 
@@ -88,7 +89,10 @@ def model_fn_of(kind: str) -> Callable[..., Any]:
         net = tf.layers.dense(fc.input_layer(features, columns), 6, tf.nn.tanh)
         logits = tf.layers.dense(net, 1) + fc.linear_model(features, [a, b, c, d])
         loss = tf.losses.sigmoid_cross_entropy(labels, logits)
-        wide = tf.train.FtrlOptimizer(0.1).minimize(loss, var_list=["linear_model/"])
+        linear: Any = tf.train.FtrlOptimizer(0.1)
+        if kind == "replicas":  # all of a model, or none
+            linear = tf.train.SyncReplicasOptimizer(linear, 1)
+        wide = linear.minimize(loss, var_list=["linear_model/"])
         train_op = tf.group(OPTIMIZERS[kind]().minimize(loss), wide)
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=train_op)
 
@@ -243,6 +247,7 @@ def fit(model_dir: Path, kind: str, strategy: str, *steps: int) -> dict[str, Any
         ("Momentum", "overlapped"),
         ("Momentum", "sync"),
         ("SGD", "bounded"),
+        ("replicas", "async"),
         ("clipped", "async"),
         ("clipped", "overlapped"),
     ],
