@@ -137,20 +137,17 @@ class Spread:
         for name, gradient in gradients.items():
             self._check(name, gradient)
             stack = self._stack_of(name)
-            if stack is None:
+            if stack is None and name not in self._stacks:
                 result[name] = gradient
                 continue
             if not isinstance(gradient, IndexedSlices):
                 gradient = IndexedSlices(np.arange(len(gradient)), gradient)
-            rows = _in_stack(stack, name, gradient.indices)
-            pieces.setdefault(stack.name, []).append(IndexedSlices(rows, gradient.values))
+            if stack is not None:
+                rows = _in_stack(stack, name, gradient.indices)
+                name, gradient = stack.name, IndexedSlices(rows, gradient.values)
+            pieces.setdefault(name, []).append(gradient)
         for name, found in pieces.items():
-            if isinstance(whole := result.get(name), IndexedSlices):
-                found.append(whole)
-            result[name] = IndexedSlices(
-                np.concatenate([one.indices for one in found]),
-                np.concatenate([one.values for one in found]),
-            )
+            result[name] = found[0] if len(found) == 1 else _joined(found)
         return result
 
     def _check(self, name: str, gradient: Gradient) -> None:
@@ -180,8 +177,17 @@ class Spread:
         spec = self.specs[name]
         if name in self._stacks and isinstance(gradient, IndexedSlices):
             wrong = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-            name = self._stacks[name].table_of(int(gradient.indices[wrong][0]))
+            row = int(gradient.indices[wrong][0])
+            if 0 <= row < spec.rows:
+                name = self._stacks[name].table_of(row)
         raise ModelError(f"{_what(spec)} {name!r} is not finite (NaN or infinite).")
+
+
+def _joined(parts: Sequence[IndexedSlices]) -> IndexedSlices:
+    return IndexedSlices(
+        np.concatenate([one.indices for one in parts]),
+        np.concatenate([one.values for one in parts]),
+    )
 
 
 def _in_stack(stack: TableStack, table: str, ids: Array) -> Array:

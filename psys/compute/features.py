@@ -65,6 +65,15 @@ class InputFeatures(dict[Any, Any]):
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
+    def copy(self) -> InputFeatures:
+        """Return the same features, with what is known of them; each may be changed alone."""
+        same = InputFeatures(self)
+        same.transformed = dict(self.transformed)
+        same.uniques, same.stacked = dict(self.uniques), dict(self.stacked)
+        return same
+
+    __copy__ = copy
+
     def __ior__(self, other: Any) -> InputFeatures:  # type: ignore[misc]
         self.update(other)
         return self

@@ -97,7 +97,7 @@ def build(call_model: CallModel, features: Any, labels: Any, seed: int) -> tuple
     """
     store = BuildStore(seed)
     with store:
-        spec = call_model(features, labels)
+        spec = call_model(_own(features), _own(labels))
     train_op = spec.train_op
     if not isinstance(train_op, TrainOp):
         raise ModelError(
@@ -184,7 +184,7 @@ def loss_and_gradients(
     """
     # A loss that is not finite is told in one line by who checks it.
     with store, np.errstate(over="ignore", invalid="ignore"):
-        spec = call_model(features, labels)
+        spec = call_model(_own(features), _own(labels))
         train_op = spec.train_op
         _check_optimizers(model, train_op, store.global_step)
         gradients: dict[str, Gradient] = {}
@@ -209,6 +209,11 @@ def loss_and_gradients(
             )
     gradients.update(store.updates)
     return float(np.asarray(untraced(spec.loss)).reshape(())), gradients, spec
+
+
+def _own(given: Any) -> Any:
+    """Return a dict that model_fn may assign to: the batch may be trained on again."""
+    return given.copy() if isinstance(given, dict) else given
 
 
 def _as_given(

@@ -7,6 +7,7 @@ the end of a job the step computed last may not be granted, and is thrown away.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -38,8 +39,11 @@ class OverlappedSession(Session):
         """Give up what the loop holds."""
         self._courier.close()
 
-    def _loop(self, batches: Lookahead, pulled: Pulled) -> LoopResult:
+    def _loop(self, batches: Lookahead, begin: Callable[[], Pulled | None]) -> LoopResult:
         """Take steps until the loop ends; see ``Session``."""
+        pulled = begin()
+        if pulled is None:
+            return self._result("the job ended")
         first = batches.at(0)
         assert first is not None
         if ended := self._ended(pulled.grant):

@@ -172,28 +172,30 @@ class Session:
         assert self._batches is not None
         self.ended = False
         try:
-            pulled = begin()
-            while pulled is not None:
+            while True:
                 try:
-                    return self._loop(self._batches, pulled)
+                    return self._loop(self._batches, begin)
                 except GenerationChanged as change:
                     logger.info("%s", change)
-                    # Batches are trained on again: what the model learned of them is gone.
-                    pulled = self._join()
-            return self._result("the job ended")
+                # Batches are trained on again: what the model learned of them is gone.
+                begin = self._join
         finally:
             self.ended = True
 
-    def _loop(self, batches: Lookahead, pulled: Pulled) -> LoopResult:
+    def _loop(self, batches: Lookahead, begin: Callable[[], Pulled | None]) -> LoopResult:
         """Take steps until the loop ends.
 
         Args:
             batches: to train on.
-            pulled: what the first of them needs, with permission or not.
+            begin: pulls what the first of them needs, with permission or not; None if the job
+                has ended. It is called here, so that nobody else holds what it returns.
 
         Raises:
             GenerationChanged: if the model went back.
         """
+        pulled = begin()
+        if pulled is None:
+            return self._result("the job ended")
         while (batch := batches.at(0)) is not None:
             if ended := self._ended(pulled.grant):
                 return ended
@@ -205,6 +207,7 @@ class Session:
             following = batches.at(1)
             pulled = self._send(computed, following, more=following is not None)()
             self._end_step(batches, computed, begun, pulled)
+            del computed, begun  # and with them what was pulled for the step, before the next one
         return self._input_ended()
 
     def _ended(self, grant: Grant) -> LoopResult | None:

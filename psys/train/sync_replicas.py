@@ -88,6 +88,11 @@ class SyncReplicasOptimizer(Optimizer):
         """The scalars of the optimizer inside."""
         return self.opt.scalars
 
+    @property
+    def by_row(self) -> bool:
+        """Whether the optimizer inside works by row: it is what a ps runs."""
+        return self.opt.by_row
+
     def update(
         self,
         value: Array,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
@@ -325,3 +326,23 @@ def test_a_feature_assigned_anew_forgets_its_columns() -> None:
     features |= {"city": 1}
     assert set(features.transformed) == {age, cross}
     assert dict(features) == {"age": 5, "job": 7, "city": 1}
+
+
+@pytest.mark.parametrize("make", [copy.copy, InputFeatures.copy])
+def test_a_copy_of_features_knows_the_same_ids_and_forgets_alone(make: Any) -> None:
+    age, other = Column("age"), Column("city")
+    features = InputFeatures(age=1, city=3)
+    features.transformed = {age: "ids", other: "ids"}
+    features.uniques["column"] = features.stacked["stack"] = "found"  # type: ignore[assignment]
+    same = make(features)
+    assert isinstance(same, InputFeatures)
+    assert dict(same) == dict(features)
+    assert (same.transformed, same.uniques, same.stacked) == (
+        features.transformed,
+        features.uniques,
+        features.stacked,
+    )
+    same["age"] = 5
+    same.transformed[age] = "ids of 5"
+    assert features == {"age": 1, "city": 3}
+    assert features.transformed == {age: "ids", other: "ids"}

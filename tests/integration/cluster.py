@@ -28,6 +28,11 @@ PATIENCE_SECS = 60.0
 
 BATCH, WIDTH = 4, 2
 TABLE = "input_layer/id_embedding/embedding_weights"
+TWINS = (
+    "input_layer/id_bucketized_embedding/embedding_weights",
+    "more/input_layer/id_embedding/embedding_weights",
+)
+"""The other tables of its stack, whose rows are always trained on together with its own."""
 
 
 class Role:
@@ -271,8 +276,10 @@ def check_model(path: Path | str, step: int) -> None:
 
 
 def visits(path: Path | str) -> np.ndarray[Any, Any]:
-    """Return how often each row of the table was trained on, ``[rows]``."""
-    slot = open_checkpoint(path).read_slot(TABLE, "accumulator")
+    """Return how often each row of the table, and of its twins, was trained on, ``[rows]``."""
+    reader = open_checkpoint(path)
+    slots = [reader.read_slot(name, "accumulator") for name in (TABLE, *TWINS)]
+    slot = np.concatenate(slots, axis=1)
     counts = np.rint(slot - 0.1)
     np.testing.assert_allclose(slot, counts + 0.1, atol=1e-3)
     assert (counts[:, :1] == counts).all(), "a row was applied in part"

@@ -1,7 +1,8 @@
 """The program that the integration tests run in every role.
 
 Its model is made so that any lost, repeated or torn step shows in the final checkpoint: every
-gradient is −1, so an Adagrad accumulator counts how often its row was trained on. Each trainer
+gradient is −1, so an Adagrad accumulator counts how often its row was trained on, in each of three
+tables that travel as one. Each trainer
 prints ``STEP <global step>`` for each of its steps, and holds where it is told to.
 """
 
@@ -149,17 +150,25 @@ def counting_model(features: Any, labels: Any, mode: str, params: Any) -> Any:
     if options.fail == "model_fn":
         raise ValueError("the model is broken")
     weights = tf.get_variable("weights", (8, 3 if options.model == "counting" else 4))
-    column = tf.feature_column.categorical_column_with_identity("id", ROWS)
-    rows = tf.feature_column.input_layer(
-        features, [tf.feature_column.embedding_column(column, WIDTH, combiner="sum")]
-    )
+    # Three tables of one width, which are one stack, and get gradients for the same rows.
+    number = tf.feature_column.numeric_column("id")
+    columns = [
+        tf.feature_column.embedding_column(one, WIDTH, combiner="sum")
+        for one in (
+            tf.feature_column.categorical_column_with_identity("id", ROWS),
+            tf.feature_column.bucketized_column(number, list(range(1, ROWS))),
+        )
+    ]
+    rows = tf.feature_column.input_layer(features, columns)
+    with tf.variable_scope("more"):
+        more = tf.feature_column.input_layer(features, columns[:1])
     frozen = tf.get_variable(
-        "frozen", (64, 64), initializer=tf.initializers.Constant(0.5), trainable=False
+        "frozen", (64, 96), initializer=tf.initializers.Constant(0.5), trainable=False
     )
     if not (np.asarray(frozen) == 0.5).all():  # it travels once, and must last
         raise RuntimeError(f"what is never changed has changed: {frozen}")
     tf.counter("steps_applied")
-    loss = -(weights.sum() + rows.sum())
+    loss = -(weights.sum() + rows.sum() + more.sum())
     if options.fail == "nan_loss":
         loss = loss * np.float32("nan")
     if mode == tf.estimator.ModeKeys.TRAIN:

@@ -16,6 +16,7 @@ from cluster import (
     PATIENCE_SECS,
     PROGRAM,
     TABLE,
+    TWINS,
     WIDTH,
     Cluster,
     Role,
@@ -30,8 +31,11 @@ from psys.rpc.remote_cluster import fetch_status
 
 MakeCluster = Callable[..., Cluster]
 
-ROW_BYTES = {TABLE: 4 * WIDTH, "frozen": 4 * 64, "steps_applied": 8, "weights": 4 * 3}
-ROWS = {TABLE: 512, "frozen": 64, "steps_applied": 1, "weights": 8}
+TABLES = (TWINS[0], TABLE, TWINS[1])
+"""In the order of model_fn, and of names."""
+ROW_BYTES = {"frozen": 4 * 96, "steps_applied": 8, "weights": 4 * 3}
+ROW_BYTES |= dict.fromkeys(TABLES, 4 * WIDTH)
+ROWS = {"frozen": 64, "steps_applied": 1, "weights": 8, **dict.fromkeys(TABLES, 512)}
 
 
 def psys(*arguments: str) -> str:
@@ -84,7 +88,8 @@ def test_the_plan_is_said_once_and_shown_by_the_lead_whoever_restarts(
     shown = json.loads(psys("status", "--json", cluster.address("ps")))
     assert shown["holders"] == ["ps:0", "ps:1"]
     held = holders_of(shown["plan"])
-    assert held[TABLE] == [0, 1]
+    # Each has a table of the stack, and a part of another.
+    assert [held[name] for name in TABLES] == [[1], [0], [0, 1]]
     table = psys("status", cluster.address("ps"))
     logged = roles["chief:0"].output
     for name, shards in held.items():
@@ -150,7 +155,7 @@ def test_psys_run_shows_the_plan_in_the_chiefs_lines(tmp_path: Path) -> None:
     assert len(plans) == 1
     assert plans[0].startswith("[chief] ")
     rows = r"0-\d+ on ps:0, \d+-512 on ps:1"
-    assert re.search(rf"^\[chief\] [\d:]+   {TABLE} +4,096 +{rows}$", done.stdout, re.MULTILINE)
+    assert re.search(rf"^\[chief\] [\d:]+   {TWINS[1]} +4,096 +{rows}$", done.stdout, re.MULTILINE)
     assert re.search(r"^\[chief\] [\d:]+   ps:1 +\d +[\d,]+ +\d+ %$", done.stdout, re.MULTILINE)
 
 
@@ -165,12 +170,12 @@ def test_a_chosen_plan_is_trained_and_restored_under_another(
     cluster = make_cluster(ps=3, workers=1, arguments=["--max_steps", 30, *chosen])
     roles = cluster.start_all()
     roles["chief:0"].saw("HOLDING batch 5")
-    # In the order of model_fn: weights, the table, and the counter, which cannot be cut.
+    # In the order of model_fn: weights, the tables, and the counter, which cannot be cut.
     assert holders_of(await_live(cluster)["plan"]) == {
         "weights": [0, 1],
-        TABLE: [2, 0],
-        "frozen": [1, 2],
-        "steps_applied": [0],
+        **dict(zip(TABLES, ([2, 0], [1, 2], [0, 1]), strict=True)),
+        "frozen": [2, 0],
+        "steps_applied": [1],
     }
     opened.touch()
     finished(*roles.values())
@@ -216,7 +221,8 @@ def test_a_chief_restarted_with_another_plan_restores_the_model_under_it(
     roles["chief:0"].saw("Restored ")
     after = await_live(cluster, before["generation"])
     # In turns, as model_fn asks for them.
-    expected = {"weights": [0], TABLE: [1], "frozen": [0], "steps_applied": [1]}
+    expected = {"weights": [0], "frozen": [0], "steps_applied": [1]}
+    expected |= dict(zip(TABLES, ([1], [0], [1]), strict=True))
     assert holders_of(after["plan"]) == expected
     opened.touch()
     finished(*roles.values())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,11 @@ from hypothesis import strategies as st
 from psys import kernels
 from psys.arrays import IndexedSlices
 from psys.errors import ModelError
+
+# Modules of tests are no package (importlib mode), but share what stands in their folder.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import twins
 
 INT64 = np.iinfo(np.int64)
 IDS = st.one_of(
@@ -99,6 +106,93 @@ def test_as_many_rows_as_ids() -> None:
     ):
         with pytest.raises(ModelError, match="2 rows have"):
             wrong()
+
+
+@st.composite
+def placements(draw: st.DrawFn) -> tuple[Any, Any, Any, Any]:
+    """Rows, a wider array, and parts that may overlap in both: rows, wide, index, parts."""
+    generator = np.random.default_rng(draw(st.integers(0, 1000)))
+    count, width, batch = draw(st.integers(1, 9)), draw(st.integers(0, 3)), draw(st.integers(0, 7))
+    columns = width + draw(st.integers(0, 5))
+    index, parts = [], []
+    for _ in range(draw(st.integers(0, 4))):
+        first = draw(st.integers(0, count - 1))
+        stop = draw(st.integers(first + 1, count))
+        parts.append([first, stop, draw(st.integers(0, columns - width))])
+        index.append(generator.integers(0, stop - first, batch))
+    dtype = draw(st.sampled_from(["float32", "float64"]))
+    return (
+        generator.standard_normal((count, width)).astype(dtype),
+        generator.standard_normal((batch, columns)).astype(dtype),
+        np.array(index, np.int64).reshape(len(parts), batch),
+        np.array(parts, np.int64).reshape(len(parts), 3),
+    )
+
+
+@given(placements())
+def test_rows_are_added_to_where_they_stand_and_back(placed: tuple[Any, Any, Any, Any]) -> None:
+    rows, wide, index, parts = placed
+    pairs = (("gather_add", rows, wide), ("scatter_add", wide, rows))
+    for name, source, target in pairs:
+        expected, found = target.copy(), target.copy()
+        for one in (source, index, parts):
+            one.flags.writeable = False  # as what was pulled is
+        getattr(twins, name)(source, index, parts, expected)
+        getattr(kernels, name)(source, index, parts, found)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_rows_of_another_layout_or_dtype_are_placed_as_well() -> None:
+    rows = np.arange(24.0).reshape(4, 6)[::2, ::3]
+    index, parts = np.array([[1, 0, 1]]), np.array([[0, 2, 1]])
+    out = np.zeros((3, 3), np.float32)
+    kernels.gather_add(rows, index, parts, out)
+    assert out.tolist() == [[0, 12, 15], [0, 0, 3], [0, 12, 15]]
+    sums = np.zeros((2, 2), np.float32)
+    kernels.scatter_add(np.asfortranarray(out, np.float64), index, parts, sums)
+    assert sums.tolist() == [[0, 3], [24, 30]]
+
+
+@pytest.mark.parametrize("name", ["gather_add", "scatter_add"])
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([[0, 1], [0, 2]], r"must lie in \[0, 2\), got 2 at 1"),
+        ([[0, 1], [-1, 0]], r"must lie in \[0, 2\), got -1 at 0"),
+        ([[3, 0], [0, 1]], r"must lie in \[0, 3\), got 3 at 0"),
+        ([[0, 1 << 62], [0, 1]], r"must lie in \[0, 3\), got 4611686018427387904 at 1"),
+    ],
+)
+def test_a_part_reaches_no_row_of_another(name: str, index: Any, message: str) -> None:
+    rows, wide = np.ones((5, 2)), np.ones((2, 4))
+    source, target = (rows, wide) if name == "gather_add" else (wide, rows)
+    parts = np.array([[0, 3, 0], [3, 5, 2]])
+    with pytest.raises(ModelError, match=message):
+        getattr(kernels, name)(source, np.array(index, np.int64), parts, target)
+    if name == "scatter_add":  # row 2, of the first part, is what -1 of the second would be
+        assert (target[2] == 1).all()
+
+
+@pytest.mark.parametrize("name", ["gather_add", "scatter_add"])
+@pytest.mark.parametrize(
+    ("parts", "index"),
+    [
+        ([[0, 3, 0]], [[0, 0], [0, 0]]),
+        ([[0, 3, 0]], [[0, 0, 0]]),
+        ([[0, 3]], [[0, 0]]),
+        ([[0, 3, 3]], [[0, 0]]),
+        ([[0, 3, -1]], [[0, 0]]),
+        ([[-1, 3, 0]], [[0, 0]]),
+        ([[0, 6, 0]], [[0, 0]]),
+        ([[4, 3, 0]], [[0, 0]]),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(name: str, parts: Any, index: Any) -> None:
+    rows, wide = np.ones((5, 2)), np.ones((2, 4))
+    source, target = (rows, wide) if name == "gather_add" else (wide, rows)
+    with pytest.raises(ModelError, match="do not fit"):
+        getattr(kernels, name)(source, np.array(index), np.array(parts), target)
+    assert (target == 1).all()
 
 
 ALL_HALVES = np.arange(1 << 16, dtype=np.uint16)

@@ -159,6 +159,16 @@ def add_rows(values: Any, index: Any, count: int) -> Any:
     return sums
 
 
+def gather_add(rows: Any, index: Any, parts: Any, out: Any) -> None:
+    for numbers, (first, stop, column) in zip(index, parts, strict=True):
+        out[:, column : column + rows.shape[1]] += rows[first:stop][numbers]
+
+
+def scatter_add(values: Any, index: Any, parts: Any, sums: Any) -> None:
+    for numbers, (first, stop, column) in zip(index, parts, strict=True):
+        np.add.at(sums[first:stop], numbers, values[:, column : column + sums.shape[1]])
+
+
 def to_bfloat16(numbers: Any) -> Any:
     """Round float32 to the nearest bfloat16, a tie to the even; NaN must not be among them."""
     bits = numbers.view(np.uint32).astype(np.uint64)

@@ -214,9 +214,8 @@ def test_a_gradient_beyond_float16_on_one_shard_is_sent_to_none(
     spec = VariableSpec("weight", (6,), "float32", Constant(), SGD)
     started = [small_ps(generation, rows=3) for _ in range(2)]
     shards = [RemoteShard(i, ps.address, push_dtype="float16") for i, ps in enumerate(started)]
-    parameters = Parameters({"weight": spec}, shards, 1.0)
-    parameters.shard_map = ShardMap(2, (Slice("weight", 0, 3, 0), Slice("weight", 3, 6, 1)))
-    parameters._dense = [parameters._dense_slices(index) for index in range(2)]
+    halves = ShardMap(2, (Slice("weight", 0, 3, 0), Slice("weight", 3, 6, 1)))
+    parameters = Parameters({"weight": spec}, shards, 1.0, shard_map=halves)
     place = Place(generation, "worker:0", 1)
     gradient = np.array([1, 1, 1, 1, 1, 1e6], np.float32)
     with pytest.raises(ModelError, match="beyond float16's range"):

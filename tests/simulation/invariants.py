@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from simulation.model import DENSE, Values, applied, shard_values
+from simulation.model import DENSE, Values, applied, log_of, shard_values
 
 from psys.arrays import Array
 from psys.ps.lead import Lead
@@ -146,7 +146,7 @@ class Invariants:
         at = (shard.generation, shard.index, shard.version)
         self._dense[at] = {name: shard.slices[name].value.copy() for name in DENSE}
         known = self._known.get(shard.index)
-        log = shard.slices["log"].value[:, 0]
+        log = log_of(shard)
         version, count = shard.version, float(shard.slices["count"].value[0])
         if known is None or known.generation != shard.generation:
             self._known[shard.index] = Known(shard.generation, log.copy(), version, count)

@@ -9,9 +9,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from simulation.invariants import Push
-from simulation.model import gradients
+from simulation.model import LOGS, gradients, log_rows
 from simulation.network import Stream, Thread, Wait
 from simulation.tasks import Steps, Task
 
@@ -125,7 +124,7 @@ class Trainer(Task):
         if push:
             push_made = Push(generation, self.name, member, sequence, self._version)
             row = self.cluster.invariants.new_push(push_made)
-        rows = {} if row is None else {"log": np.array([row], np.int64)}
+        rows = {} if row is None else {LOGS: log_rows(row)}
         base = self._version
         request = ExchangeRequest(
             generation, self.name, member, sequence, base, None, True, rows, wants_grant
@@ -149,7 +148,8 @@ class Trainer(Task):
             self.cluster.invariants.sees(generation, index, reply.version, values)
         dropped = self.cluster.invariants.told(row if push else None, outcomes)
         for reply in replies:
-            own = None if row is None else float(reply.rows["log"][0, 0])
+            own = None if row is None else float(reply.rows[LOGS][0, 0])
+            assert row is None or own == float(reply.rows[LOGS][1, 0])
             self.cluster.invariants.served(reply.generation, generation, own, dropped)
         self._row = None if dropped else row
         self.step_seen = replies[0].global_step

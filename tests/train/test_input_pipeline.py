@@ -17,6 +17,7 @@ from psys.compute.build_store import Prefetch
 from psys.compute.features import InputFeatures
 from psys.errors import ModelError
 from psys.feature_column.sparse_ids import SparseFeature
+from psys.train.foreseen import Lookups
 from psys.train.input_pipeline import (
     BATCHES_AHEAD,
     Batch,
@@ -232,7 +233,7 @@ def test_it_prepares_the_ids_of_each_table() -> None:
     first = pipeline.next()
     assert first is not None
     assert first.rows == {}
-    pipeline.prefetches = (Prefetch("a", word), Prefetch("b", word), Prefetch("b", other))
+    pipeline.lookups = Lookups((Prefetch("a", word), Prefetch("b", word), Prefetch("b", other)))
     batch = pipeline.next()
     assert batch is not None
     assert {table: rows.tolist() for table, rows in batch.rows.items()} == {
@@ -248,16 +249,16 @@ def test_it_prepares_the_ids_of_each_table() -> None:
 def test_a_batch_is_prepared_once() -> None:
     word = fc.categorical_column_with_identity("word", 10)
     batch = Batch(InputFeatures(word=np.array([3, 1, 3])), None)
-    batch.prepare([Prefetch("a", word)])
+    batch.prepare(Lookups((Prefetch("a", word),)))
     rows = batch.rows["a"]
-    batch.prepare([Prefetch("a", word)])
+    batch.prepare(Lookups((Prefetch("a", word),)))
     assert batch.rows["a"] is rows
 
 
 def test_what_a_column_cannot_read_is_said_from_the_pipeline() -> None:
     word = fc.categorical_column_with_identity("word", 10)
     pipeline = InputPipeline(lambda: batches([{"x": [1]}] * 9, repeat=False))
-    pipeline.prefetches = (Prefetch("a", word),)
+    pipeline.lookups = Lookups((Prefetch("a", word),))
     with pytest.raises(ModelError, match="word"):
         list(iter(pipeline.next, None))
     pipeline.close()

@@ -272,7 +272,7 @@ def test_a_column_s_lookup_is_prefetched_and_its_gradient_is_of_rows() -> None:
 
     features = InputFeatures(word=np.array([3, 7, 3]))
     model, _ = build(call, features, None, seed=1)
-    (prefetch,) = model.prefetches
+    (prefetch,) = model.lookups.prefetches
     assert prefetch.column == word
     assert model.specs[prefetch.table].sparse
     gradient = step(model, call, features)[1][prefetch.table]

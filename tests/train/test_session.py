@@ -316,3 +316,25 @@ def test_the_manifest_says_which_optimizer_it_was(tmp_path: Path) -> None:
     (newest,) = (tmp_path / "checkpoints").glob("*0001-*/manifest.json")
     variables = json.loads(newest.read_text())["variables"]
     assert {one["optimizer"]["kind"] for one in variables} == {"Adam"}
+
+
+def test_what_model_fn_assigns_to_a_batch_is_gone_when_the_batch_comes_again(
+    tmp_path: Path,
+) -> None:
+    """The first batch is there twice: to find the variables, and to be trained on."""
+    seen: list[list[float]] = []
+
+    def model_fn(features: Any, labels: Any, mode: str) -> Any:
+        features["x"] = features["x"] + 1
+        labels["y"] = labels["y"] * 2
+        seen.append([float(features["x"][0]), float(labels["y"][0])])
+        loss = tf.get_variable("w", (), initializer=Constant(2.0)) ** 2
+        optimizer = tf.train.GradientDescentOptimizer(0.1)
+        return EstimatorSpec(mode, loss=loss, train_op=optimizer.minimize(loss))
+
+    def input_fn() -> Iterator[Any]:
+        for number in (10.0, 20.0):
+            yield {"x": np.array([number])}, {"y": np.array([number])}
+
+    Estimator(model_fn, model_dir=str(tmp_path)).train(input_fn)
+    assert seen == [[11, 20], [11, 20], [21, 40]]

@@ -89,6 +89,8 @@ def test_a_ps_is_told_of_the_optimizer_inside() -> None:
     wrapped = tf.train.SyncReplicasOptimizer(adagrad, 2, total_num_replicas=3)
     assert wrapped.to_config() == adagrad.to_config()
     assert (wrapped.slots, wrapped.scalars) == (adagrad.slots, adagrad.scalars)
+    assert wrapped.by_row is adagrad.by_row is True
+    assert not tf.train.SyncReplicasOptimizer(tf.train.AdamOptimizer(0.1), 2).by_row
     assert isinstance(wrapped.make_session_run_hook(True), tf.train.SessionRunHook)
 
 
