@@ -81,9 +81,7 @@ def main() -> None:
         rows = {
             name: (ids, variables[name].value.take(ids, axis=0)) for name, ids in batch.rows.items()
         }
-        store = TrainStore(
-            model.specs, dense, rows, fetch, stacks=stacks, global_step=step, seed=1
-        )
+        store = TrainStore(model.specs, dense, rows, fetch, stacks=stacks, global_step=step, seed=1)
         _, gradients, _ = loss_and_gradients(model, call_model, batch.features, batch.labels, store)
         for name, gradient in gradients.items():
             variables[name].apply(gradient)

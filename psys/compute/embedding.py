@@ -82,6 +82,8 @@ def combination(
         raise ModelError(f"combiner must be 'sum', 'mean' or 'sqrtn', got {combiner!r}.")
     if not isinstance(rows, TableRows):
         rows = TableRows(rows, "", 0, len(rows))
+    if one_each and weights is None:
+        return Combination(rows, Plan(inverse, None, None, None, num_segments))
     plan = _plan(inverse, segments, weights, num_segments, combiner, rows.dtype, one_each)
     return Combination(rows, plan)
 

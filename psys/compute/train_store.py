@@ -106,7 +106,8 @@ class TrainStore(VariableStore):
         features: Any,
     ) -> tuple[TableRows, Array]:
         """Return ``(rows, inverse)``: the rows among those of the table's stack, if so pulled."""
-        stack = self._specs[name].stack if trainable and name in self._specs else ""
+        spec = self._specs.get(name)
+        stack = spec.stack if trainable and spec is not None else ""
         found = self._foreseen(stack, name, ids, column, features) if stack else None
         if found is None:
             return super().lookup_part(name, shape, ids, initializer, trainable, column, features)
@@ -124,15 +125,14 @@ class TrainStore(VariableStore):
         """Return what the input pipeline found of a lookup, if it was of these very ids."""
         if not isinstance(features, InputFeatures) or stack not in self._rows:
             return None
-        unique, stacked = features.uniques.get(column), features.stacked.get(stack)
-        if unique is None or stacked is None:
+        stacked = features.stacked.get(stack)
+        if stacked is None or stacked.rows is not self._rows[stack][0]:
             return None
-        table = stacked.tables.get(name)
-        if table is None or stacked.rows is not self._rows[stack][0]:
+        unique, table = features.uniques.get(column), stacked.tables.get(name)
+        if unique is None or table is None:
             return None
-        if unique[0] is not ids or unique[1] is not table.ids:
-            return None
-        return table, unique[2]
+        same = unique[0] is ids and unique[1] is table.ids
+        return (table, unique[2]) if same else None
 
     def trace_stack(self, stack: str, tables: Sequence[str]) -> Array:
         """Return the rows of a stack as a new root; of one table alone only its own."""
@@ -188,11 +188,10 @@ class TrainStore(VariableStore):
         """
         result, stacked = self._differentiate(loss)
         for stack, (gradient, tables) in stacked.items():
-            rows = self._rows[stack][0]
-            mine = [one for one in self._stacks[stack].tables if one in tables]
-            parts = [slice(*self._part(stack, one)[:2]) for one in mine]
-            if sum(part.stop - part.start for part in parts) < len(rows):
+            rows, whole = self._rows[stack][0], self._stacks[stack].tables
+            if len(tables) < len(whole):
                 # Of the others no gradient is known, which is not the same as zeros.
+                parts = [slice(*self._part(stack, one)[:2]) for one in whole if one in tables]
                 rows = np.concatenate([rows[part] for part in parts])
                 gradient = np.concatenate([gradient[part] for part in parts])
             result[stack] = IndexedSlices(rows, gradient)

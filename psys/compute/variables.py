@@ -110,50 +110,6 @@ def lookup(
             another shape.
     """
     store = current_store()
-    return store.lookup(
-        *_looked_up(store, name, shape, ids, initializer), trainable, column, features
-    )
-
-
-def lookup_part(
-    name: str,
-    shape: Sequence[int],
-    ids: Array,
-    initializer: Initializer | None = None,
-    trainable: bool = True,
-    column: Any = None,
-    features: Any = None,
-) -> tuple[TableRows, Array]:
-    """Return what ``lookup`` does, for a layer that hands it on to ``combination``.
-
-    Several tables of one stack are then computed together, and differentiated together.
-
-    Args:
-        name: and the others as for ``lookup``.
-        shape: likewise.
-        ids: likewise.
-        initializer: likewise.
-        trainable: likewise.
-        column: likewise.
-        features: likewise.
-
-    Raises:
-        ModelError: as ``lookup``.
-    """
-    store = current_store()
-    return store.lookup_part(
-        *_looked_up(store, name, shape, ids, initializer), trainable, column, features
-    )
-
-
-def _looked_up(
-    store: VariableStore,
-    name: str,
-    shape: Sequence[int],
-    ids: Array,
-    initializer: Initializer | None,
-) -> tuple[str, tuple[int, ...], Array, Initializer]:
-    """Return full name, shape, ids and initializer of a lookup, checked."""
     full_name = store.full_name(name)
     size = tuple(map(int, shape))
     ids = np.asarray(ids)
@@ -161,7 +117,47 @@ def _looked_up(
         raise ModelError(
             f"Table {full_name!r}: ids must be integers [nnz], got {ids.dtype} {ids.shape}."
         )
-    return full_name, size, ids.astype(np.int64, copy=False), initializer or _GLOROT
+    return store.lookup(
+        full_name,
+        size,
+        ids.astype(np.int64, copy=False),
+        initializer or _GLOROT,
+        trainable,
+        column,
+        features,
+    )
+
+
+def lookup_part(
+    name: str,
+    shape: tuple[int, ...],
+    ids: Array,
+    *,
+    initializer: Initializer,
+    trainable: bool,
+    column: Any,
+    features: Any,
+) -> tuple[TableRows, Array]:
+    """Return what ``lookup`` does, for a layer that hands it on to ``combination``.
+
+    Several tables of one stack are then computed together, and differentiated together.
+
+    Args:
+        name: the table's name inside the open ``variable_scope``.
+        shape: the whole table's shape.
+        ids: ``[nnz]`` int64, of a column's ``SparseIds``.
+        initializer: how first values are made.
+        trainable: whether gradients may change it.
+        column: the categorical column the ids come from.
+        features: the features they were made from.
+
+    Raises:
+        ModelError: as ``lookup``.
+    """
+    store = current_store()
+    return store.lookup_part(
+        store.full_name(name), shape, ids, initializer, trainable, column, features
+    )
 
 
 def variable_scope(prefix: str) -> Scope:

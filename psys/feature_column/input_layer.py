@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psys.compute.primitives import side_by_side
-from psys.compute.variables import variable_scope
+from psys.compute.store import current_store
 from psys.errors import ModelError
 from psys.feature_column.column import DenseColumn, FeatureColumn, same_batch, sorted_columns
 
@@ -41,9 +41,10 @@ def input_layer(
             )
         dense.append(column)
     parts: list[Any] = []
-    with variable_scope("input_layer"):
+    store = current_store()
+    with store.scope("input_layer"):
         for one in dense:
-            with variable_scope(one.name):
+            with store.scope(one.name):
                 parts.append(one.part(features, trainable=trainable))
             same_batch(one, len(parts[-1]), columns[0], len(parts[0]))
     return side_by_side(parts)

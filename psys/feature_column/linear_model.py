@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psys.compute.primitives import added_up, combination, dense
-from psys.compute.variables import get_variable, lookup_part, variable_scope
+from psys.compute.store import current_store
+from psys.compute.variables import get_variable, lookup_part
 from psys.errors import ModelError
 from psys.feature_column.column import (
     CategoricalColumn,
@@ -50,9 +51,10 @@ def linear_model(
     units = checked_count(units, "units", "linear_model")
     columns = sorted_columns(features, feature_columns)
     parts: list[Any] = []
-    with variable_scope("linear_model"):
+    store = current_store()
+    with store.scope("linear_model"):
         for column in columns:
-            with variable_scope(column.name):
+            with store.scope(column.name):
                 parts.append(_weighted(features, column, units, sparse_combiner, trainable))
             same_batch(column, len(parts[-1]), columns[0], len(parts[0]))
         bias = get_variable("bias_weights", (units,), initializer=_ZEROS, trainable=trainable)

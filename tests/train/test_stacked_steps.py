@@ -192,7 +192,13 @@ def two_columns_over_one_table(features: Any, labels: Any) -> Spec:
         for column in (A, BAG):
             ids = column.transform(features)
             rows, inverse = lookup_part(
-                "weights", (5, 4), ids.ids, NORMAL, column=column, features=features
+                "weights",
+                (5, 4),
+                ids.ids,
+                initializer=NORMAL,
+                trainable=True,
+                column=column,
+                features=features,
             )
             parts.append(combination(rows, inverse, ids.segments, ids.weights, ids.batch, "sum"))
     parts.append(embedding(B).part(features))
