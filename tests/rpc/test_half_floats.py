@@ -22,6 +22,7 @@ from psys.rpc import stream_memory
 from psys.rpc.half_floats import BFLOAT16, FLOAT16, PUSH_DTYPES, narrow, widen
 from psys.rpc.remote_shard import RemoteShard
 from psys.sharding import ShardMap, Slice
+from psys.spread import Spread
 
 SGD = GradientDescentOptimizer(1.0).to_config()
 LARGEST_BFLOAT16 = float.fromhex("0x1.fep127")
@@ -215,8 +216,9 @@ def test_a_gradient_beyond_float16_on_one_shard_is_sent_to_none(
     started = [small_ps(generation, rows=3) for _ in range(2)]
     shards = [RemoteShard(i, ps.address, push_dtype="float16") for i, ps in enumerate(started)]
     parameters = Parameters({"weight": spec}, shards, 1.0)
-    parameters.shard_map = ShardMap(2, (Slice("weight", 0, 3, 0), Slice("weight", 3, 6, 1)))
-    parameters._dense = [parameters._dense_slices(index) for index in range(2)]
+    halves = ShardMap(2, (Slice("weight", 0, 3, 0), Slice("weight", 3, 6, 1)))
+    parameters._spread = Spread({"weight": spec}, halves)
+    parameters._dense = [parameters._spread.dense_slices(index) for index in range(2)]
     place = Place(generation, "worker:0", 1)
     gradient = np.array([1, 1, 1, 1, 1, 1e6], np.float32)
     with pytest.raises(ModelError, match="beyond float16's range"):

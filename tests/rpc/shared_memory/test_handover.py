@@ -156,7 +156,10 @@ def test_who_connects_and_says_nothing_keeps_nobody_waiting() -> None:
         with one.stream() as ticket:
             assert ticket is not None
             begun = time.monotonic()
-            assert isinstance(fetch_segment(ticket.offer(), PAGE, PAGE), TrainerSegment)
+            found = fetch_segment(ticket.offer(), PAGE, PAGE)
+            assert isinstance(found, TrainerSegment)
+            assert found.line is not None
+            found.line.close()
             # One after the other, each would have its time before.
             assert time.monotonic() - begun < handover.HANDOVER_LIMIT_SECS
         idle[0].settimeout(10)
