@@ -87,6 +87,8 @@ def test_either_side_may_refuse_it(
     for sequence in (1, 2, 3):
         exchange(shard, push(sequence))
     assert not shared()
+    assert shard._memory.line is None
+    assert shard._incoming is shard._call
 
 
 def test_containers_meet_in_a_directory(
@@ -104,6 +106,7 @@ def test_containers_meet_in_a_directory(
     for sequence in (1, 2):
         exchange(shard, push(sequence))
     assert shared()
+    assert shard._incoming is shard._incoming_by_line
 
 
 def test_the_socket_of_a_killed_ps_is_removed_by_the_next_and_no_other(tmp_path: Path) -> None:
