@@ -29,6 +29,8 @@ OPTIONS: Sequence[tuple[str, int]] = (
     # A host that vanished without closing its connections is noticed by these.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # A process that hangs, whose host still acknowledges what it is sent: otherwise a minute.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # Channels of one process must not share a broken connection's back-off.

@@ -137,13 +137,23 @@ class Ticket:
             before.shut()
         if serve is None:
             line.close()
-        else:
-            threading.Thread(target=serve, args=(self, line), name="psys-line", daemon=True).start()
+            return
+        thread = threading.Thread(target=serve, args=(self, line), name="psys-line", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # this process may have no more threads
+            line.close()
+            logger.warning("A stream's line is not served: %s.", error)
 
     def end(self) -> None:
         """Let go of segment and line: the stream is over."""
+        self.segment = None
+        self.end_line()
+
+    def end_line(self) -> None:
+        """End the line, and let no other be made."""
         with self._lock:
-            self._ended, self.segment = True, None
+            self._ended = True
             if self._line is not None:
                 self._line.shut()
 
@@ -194,13 +204,17 @@ class Handover:
             ticket.end()
 
     def close(self) -> None:
-        """Hand over nothing more; segments last as long as their streams."""
+        """Hand over nothing more, and end every line; segments last as long as their streams."""
         self._wake.close()
         if self._thread.is_alive():
             self._thread.join()
         for listener in self._listeners:
             listener.close()
         self._woken.close()
+        with self._lock:
+            tickets = list(self._tickets.values())
+        for ticket in tickets:
+            ticket.end_line()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 
 from psys.errors import ModelError
@@ -23,12 +24,17 @@ _SIZE = struct.Struct("<I")
 
 
 class Line:
-    """One end of a connected SEQPACKET socket. One thread sends, one receives, any may shut it."""
+    """One end of a connected SEQPACKET socket. One thread sends, one receives, any may end it."""
 
     def __init__(self, connection: socket.socket) -> None:
         """Take over the connection."""
         connection.settimeout(None)
+        # Whatever the system's default is, a piece must fit.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE_BYTES)
         self._socket = connection
+        # The number of a socket that was closed may be another file's at once: it is closed when
+        # nobody is in a call on it.
+        self._sending, self._receiving, self._ending = (threading.Lock() for _ in range(3))
 
     def send(self, frames: Iterable[bytes]) -> None:
         """Send frames, waiting while the other side is not reading.
@@ -36,56 +42,63 @@ class Line:
         Raises:
             OSError: if the other side is gone, or the line was shut.
         """
-        for frame in frames:
-            view = memoryview(frame)
-            self._socket.sendmsg((_SIZE.pack(len(frame)), view[:PIECE_BYTES]))
-            for at in range(PIECE_BYTES, len(frame), PIECE_BYTES):
-                self._socket.send(view[at : at + PIECE_BYTES])
+        with self._sending:
+            for frame in frames:
+                view = memoryview(frame)
+                self._socket.sendmsg((_SIZE.pack(len(frame)), view[:PIECE_BYTES]))
+                for at in range(PIECE_BYTES, len(frame), PIECE_BYTES):
+                    self._socket.send(view[at : at + PIECE_BYTES])
 
     def frames(self) -> Iterator[bytes]:
-        """Yield what the other side sends, until that is gone or the line is shut.
+        """Yield what the other side sends.
 
         Raises:
-            ModelError: if it sends what is no frame, or one that is too large.
+            OSError: when the other side is gone, or the line was shut; a frame that has not come
+                as a whole is lost.
+            ModelError: if what comes is no frame, or one that is too large.
         """
-        while piece := self._receive(_SIZE.size + PIECE_BYTES):
-            if len(piece) < _SIZE.size:
-                raise ModelError(f"Got {len(piece)} bytes that are no frame.")
-            (size,) = _SIZE.unpack_from(piece)
-            frame = piece[_SIZE.size :]
-            if len(frame) != size:
-                if size > MESSAGE_LIMIT_BYTES:
-                    raise ModelError(
-                        f"Got a frame of {size:,} bytes; at most {MESSAGE_LIMIT_BYTES:,} are taken."
-                    )
-                frame = self._rest(frame, size)
-            yield frame
+        while True:
+            begun = self._receive(_SIZE.size + PIECE_BYTES)
+            if len(begun) < _SIZE.size:
+                raise ModelError(f"Got {len(begun)} bytes that are no frame.")
+            (size,) = _SIZE.unpack_from(begun)
+            if size > MESSAGE_LIMIT_BYTES:
+                raise ModelError(
+                    f"Got a frame of {size:,} bytes; at most {MESSAGE_LIMIT_BYTES:,} are taken."
+                )
+            yield self._whole(begun[_SIZE.size :], size)
 
-    def _rest(self, begun: bytes, size: int) -> bytes:
-        pieces, missing = [begun], size - len(begun)
-        while missing > 0:
-            piece = self._receive(min(missing, PIECE_BYTES))
-            if not piece:
-                raise ModelError(f"A frame of {size:,} bytes ended {missing:,} bytes early.")
+    def _whole(self, piece: bytes, size: int) -> bytes:
+        """Return a frame of ``size`` bytes that begins with ``piece``."""
+        pieces, missing = [piece], size
+        while True:
+            # No other size: a frame of millions of tiny pieces would take far more than its bytes.
+            due = min(missing, PIECE_BYTES)
+            if len(piece) != due:
+                raise ModelError(
+                    f"Got {len(piece):,} bytes of a frame of {size:,}; expected {due:,}."
+                )
+            missing -= due
+            if not missing:
+                return b"".join(pieces)
+            piece = self._receive(PIECE_BYTES)
             pieces.append(piece)
-            missing -= len(piece)
-        if missing:
-            raise ModelError(f"Got {-missing:,} bytes more than the {size:,} of a frame.")
-        return b"".join(pieces)
 
     def _receive(self, most: int) -> bytes:
-        """Return the next message, b'' if there is none any more."""
-        try:
-            return self._socket.recv(most)
-        except OSError:  # shut here, or reset by the other side: both are its end
-            return b""
+        """Return the next message, one byte too long if it is longer than ``most``."""
+        with self._receiving:
+            message = self._socket.recv(most + 1)
+        if not message:
+            raise ConnectionResetError("the other side is gone")
+        return message
 
     def shut(self) -> None:
         """End both directions; whoever waits is woken. From any thread, any number of times."""
-        with contextlib.suppress(OSError):
+        with self._ending, contextlib.suppress(OSError):  # it has ended already
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Shut it and give up the socket: for whom it belongs to."""
+        """Shut it, wait until nobody is in it, and give up the socket. From any thread."""
         self.shut()
-        self._socket.close()
+        with self._sending, self._receiving, self._ending:
+            self._socket.close()

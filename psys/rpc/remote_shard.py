@@ -191,16 +191,15 @@ class RemoteShard(Shard):
         Raises:
             ModelError: if the answer is not well formed, or larger than expected.
         """
-        call = self._call
-        if call is None:
+        call, outbox = self._call, self._outbox
+        if call is None or outbox is None:
             raise ShardUnavailable(f"{self._peer}: the connection broke.")
         try:
             first = next(self._incoming)
-            if not first:
-                # The ps could not serve it there; by the stream it says why.
-                assert self._outbox is not None
+            if not first and self._incoming is not call:
+                # The ps could not serve it by the line; by the stream it says why.
                 self._incoming = call
-                self._outbox.put(iter(self._again))
+                outbox.put(iter(self._again))
                 first = next(call)
             incoming = codec.open_reply(first, self._incoming, self._peer)
             memory, room = self._memory.segment, self._reply_room
@@ -209,6 +208,9 @@ class RemoteShard(Shard):
         except StopIteration:
             self._drop()
             raise ShardUnavailable(f"{self._peer} closed the connection.") from None
+        except OSError as error:  # of the line, which ends with the stream
+            self._drop()
+            raise ShardUnavailable(f"{self._peer}: the connection broke ({error}).") from error
         except grpc.RpcError as failure:
             self._drop()
             raise error_of(failure, self._peer) from failure

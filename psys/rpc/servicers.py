@@ -80,11 +80,13 @@ class GradientsServicer:
         self, caller: object, context: grpc.ServicerContext, ticket: Ticket, line: Line
     ) -> None:
         """Serve what comes by the line of a stream, as what comes by the stream itself."""
-        frames = line.frames()
         try:
-            for first in frames:
+            for frame in line.frames():
+                if not context.is_active():
+                    return  # what is left of a broken stream must not come to life again
                 try:
-                    incoming = codec.open_request(first, frames)
+                    # A request is one frame here: what comes after a bad one begins anew.
+                    incoming = codec.open_request(frame, iter(()))
                     replies = self._answer(caller, incoming, context, ticket, None)
                 except Exception as error:
                     # The trainer sends it again by the stream, which says what is wrong: what was
@@ -117,7 +119,14 @@ class GradientsServicer:
         with self._in_flight.enter(size, context.is_active, context.cancel) as entry:
             request = codec.decode_request(incoming, limit_bytes, segment, self._recycler)
             entry.arrived()
-            reply = self._host.exchange(caller, request, entry.release)
+
+            def withheld() -> None:
+                entry.release()
+                if not context.is_active():
+                    # Its stream broke just before it waited: nobody else would end its wait.
+                    self._host.forget(caller)
+
+            reply = self._host.exchange(caller, request, withheld)
         return codec.encode_reply(reply, room, offer)
 
 

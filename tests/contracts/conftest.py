@@ -15,7 +15,7 @@ from psys.checkpoint.storage import MemoryStorage
 from psys.host import NodeHost, new_id
 from psys.local import LocalLink, LocalShard
 from psys.ps.job import Job
-from psys.ps.messages import Report, ShardFile
+from psys.ps.messages import Outcome, Report, ShardFile
 from psys.ps.shard import Shard
 from psys.rpc import stream_memory
 from psys.rpc.remote_cluster import RemoteLink
@@ -25,9 +25,10 @@ from psys.rpc.server import Server
 # Modules of tests are no package (importlib mode), but share what stands in their folder.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from live_shard import go_live
+from live_shard import ask, exchange, go_live
 
 TOKEN = "a token"
+GENERATION_CHANGED = Outcome.GENERATION_CHANGED
 NewHost = Callable[..., NodeHost]
 Serve = Callable[[NodeHost], str]
 Connect = Callable[[NodeHost], Shard]
@@ -82,6 +83,11 @@ def connect(
                 shard = LocalShard(host)
             else:
                 shard = RemoteShard(host.index, serve(host), TOKEN)
+                if request.param == "shared memory":
+                    # The first exchange of a stream brings the offer; from now on they go by the
+                    # line, and their bulk lies in the segment.
+                    assert exchange(shard, ask(generation="")).outcome is GENERATION_CHANGED
+                    assert shard._memory._offer is not None
             stack.callback(shard.close)
             return shard
 

@@ -295,6 +295,16 @@ def test_after_a_reply_that_made_no_sense_the_stream_is_a_new_one(
     assert exchange(shard, push(1)).dense["weight"].tolist() == [1.0] * 3
 
 
+def test_an_empty_message_of_the_stream_is_no_reply(
+    liar: Any, connect: Callable[[str], RemoteShard]
+) -> None:
+    """Only by the line has it a meaning: to send the request again."""
+    shard = connect(liar(lambda: iter([b""])))
+    shard.begin_exchange(push(1))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ModelError, match="a header comes first"):
+        pool.submit(shard.finish_exchange).result(10)
+
+
 def test_parameters_bound_every_reply_by_what_they_asked_for(
     connect: Callable[[str], RemoteShard], liar: Any
 ) -> None:

@@ -24,6 +24,10 @@ def push(sequence: int, values: Any = ONES) -> ExchangeRequest:
     return ExchangeRequest(G, "worker:0", 1, sequence, 0, {"weight": values}, True, {}, False)
 
 
+def pull(sequence: int = 0) -> ExchangeRequest:
+    return ExchangeRequest(G, "worker:0", 1, sequence, 0, None, True, {}, False)
+
+
 def exchange(shard: RemoteShard, request: ExchangeRequest) -> ExchangeReply:
     shard.begin_exchange(request)
     return shard.finish_exchange()
@@ -48,3 +52,8 @@ def until(condition: Callable[[], object]) -> None:
     moment = threading.Event()
     while not condition():
         moment.wait(0.005)
+
+
+def lines() -> list[threading.Thread]:
+    """Return the threads of this process that serve lines."""
+    return [one for one in threading.enumerate() if one.name == "psys-line"]

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from exchanging import ROWS, G, exchange, push, shared, until
+from exchanging import exchange, push, shared, until
 
 from psys.errors import ShardUnavailable
 from psys.ps.messages import Outcome
 from psys.rpc.remote_shard import RemoteShard
 
-SMALL_TRAINER = str(Path(__file__).parents[1] / "small_trainer.py")
 
-
-def test_a_killed_trainer_leaves_nothing(ps: Any) -> None:
+def test_a_killed_trainer_leaves_nothing(ps: Any, small_trainer: Any) -> None:
     before = set(os.listdir("/dev/shm"))
-    trainer = subprocess.Popen(
-        [sys.executable, SMALL_TRAINER, ps.address, G, str(ROWS)], stdout=subprocess.PIPE, text=True
-    )
-    assert trainer.stdout is not None
-    assert trainer.stdout.readline() == "exchanged\n"
+    trainer = small_trainer(ps.address)
     assert shared(ps.process.pid)
-    trainer.send_signal(signal.SIGKILL)
-    trainer.wait()
-    trainer.stdout.close()
+    trainer.kill()
     until(lambda: not shared(ps.process.pid))
     assert set(os.listdir("/dev/shm")) == before
 

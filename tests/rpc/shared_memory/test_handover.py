@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from exchanging import PAGE, ROWS, exchange
+from exchanging import PAGE, ROWS, exchange, until
 
 from psys.arrays import VariableSpec
 from psys.initializers import Constant
@@ -18,6 +18,7 @@ from psys.optimizers import GradientDescentOptimizer
 from psys.ps.messages import ExchangeRequest
 from psys.rpc import handover, segment, stream_memory
 from psys.rpc.handover import Handover, NoSharedMemory, Ticket, fetch_segment
+from psys.rpc.line import Line
 from psys.rpc.segment import (
     Segment,
     TrainerSegment,
@@ -112,8 +113,9 @@ def ask(name: str, message: bytes) -> bytes:
 
 def test_a_ps_hands_over_only_to_who_knows_the_secret() -> None:
     one = Handover()
+    lines: list[Line] = []
     try:
-        with one.stream() as ticket:
+        with one.stream(lambda ticket, line: lines.append(line)) as ticket:
             assert ticket is not None
             offer = ticket.offer()
 
@@ -136,14 +138,19 @@ def test_a_ps_hands_over_only_to_who_knows_the_secret() -> None:
             for case, wrong in refused.items():
                 assert ask(offer.socket, wrong or b"x") == b"", case
             assert ticket.segment is None
+            assert not lines
             assert len(ask(offer.socket, good)) == handover._ANSWER.size
             assert ticket.segment is not None
             assert (ticket.segment.number, ticket.segment.size) == (1, PAGE)
             assert len(ask(offer.socket, message(2 * PAGE))) == handover._ANSWER.size
             assert (ticket.segment.number, ticket.segment.size) == (2, 2 * PAGE)
+            until(lambda: len(lines) == 2)
         assert ask(offer.socket, good) == b""  # the stream ended
+        assert len(lines) == 2
     finally:
         one.close()
+        for line in lines:
+            line.close()
 
 
 def test_who_connects_and_says_nothing_keeps_nobody_waiting() -> None:
@@ -156,7 +163,10 @@ def test_who_connects_and_says_nothing_keeps_nobody_waiting() -> None:
         with one.stream() as ticket:
             assert ticket is not None
             begun = time.monotonic()
-            assert isinstance(fetch_segment(ticket.offer(), PAGE, PAGE), TrainerSegment)
+            found = fetch_segment(ticket.offer(), PAGE, PAGE)
+            assert isinstance(found, TrainerSegment)
+            assert found.line is not None
+            found.line.close()
             # One after the other, each would have its time before.
             assert time.monotonic() - begun < handover.HANDOVER_LIMIT_SECS
         idle[0].settimeout(10)
@@ -172,11 +182,12 @@ def test_another_user_is_not_even_heard(monkeypatch: pytest.MonkeyPatch) -> None
     other = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: other)
     try:
-        with one.stream() as ticket:
+        with one.stream(lambda ticket, line: pytest.fail("it got a line")) as ticket:
             assert ticket is not None
             found = fetch_segment(ticket.offer(), PAGE, PAGE)
             assert isinstance(found, NoSharedMemory)
             assert ticket.segment is None
+            assert ticket._line is None
     finally:
         one.close()
 
@@ -193,6 +204,59 @@ def test_memory_that_cannot_be_mapped_leaves_no_descriptor(
     with pytest.raises(OSError, match="cannot allocate"):
         ticket.redeem(PAGE, handover._proof(ticket._secret, b"trainer", PAGE))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_process_without_threads_to_spare_goes_on_handing_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "psys-line":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    one = Handover()
+    served: list[Line] = []
+    try:
+        with one.stream(lambda ticket, line: served.append(line)) as ticket:
+            assert ticket is not None
+            for _ in range(2):
+                with monkeypatch.context() as patch:
+                    patch.setattr(threading.Thread, "start", fail)
+                    found = fetch_segment(ticket.offer(), PAGE, PAGE)
+                    assert isinstance(found, TrainerSegment)
+                    assert found.line is not None
+                    with pytest.raises(OSError, match="gone"):
+                        next(found.line.frames())
+                    found.line.close()
+            assert "can't start new thread" in caplog.text
+            found = fetch_segment(ticket.offer(), PAGE, PAGE)
+            assert isinstance(found, TrainerSegment)
+            assert found.line is not None
+            until(lambda: served)
+            found.line.close()
+    finally:
+        one.close()
+        for line in served:
+            line.close()
+
+
+def test_the_end_of_handing_over_ends_the_lines() -> None:
+    one = Handover()
+    with one.stream(lambda ticket, line: until_gone(line)) as ticket:
+        assert ticket is not None
+        found = fetch_segment(ticket.offer(), PAGE, PAGE)
+        assert isinstance(found, TrainerSegment)
+        assert found.line is not None
+        one.close()
+        until_gone(found.line)
+
+
+def until_gone(line: Line) -> None:
+    with pytest.raises(OSError, match="gone"):
+        next(line.frames())
+    line.close()
 
 
 @pytest.mark.parametrize(("failures", "in_memory"), [(2, True), (3, False)])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import queue
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from attacker import WEIGHT, Attacker, region
 from exchanging import PAGE
 
 from psys.errors import ModelError
 from psys.rpc import codec
-from psys.rpc.handover import fetch_segment
 from psys.rpc.segment import (
     REPLY_ROOMS,
     Segment,
@@ -21,45 +20,6 @@ from psys.rpc.segment import (
     create_descriptor,
 )
 from psys.rpc.v1 import gradients_pb2, gradients_pb2_grpc, tensors_pb2
-
-
-class Attacker:
-    """A client made from the protos, with a segment of its stream in its hands."""
-
-    def __init__(self, job: Any) -> None:
-        self._job = job
-        self._channel = grpc.insecure_channel(job.address)
-        self._requests: Any = queue.SimpleQueue()
-        stub = gradients_pb2_grpc.GradientsStub(self._channel)
-        self._replies = stub.Exchange(iter(self._requests.get, None))
-        offer = self.send().header.shared_memory
-        found = fetch_segment(offer, 16 * PAGE, PAGE)
-        assert isinstance(found, TrainerSegment)
-        self.memory = found.request.segment
-
-    def send(self, bulk: bytes = b"", **fields: Any) -> Any:
-        header = gradients_pb2.ExchangeRequestHeader(
-            generation=self._job.generation, task="worker:0", member=1, **fields
-        )
-        self._requests.put(gradients_pb2.ExchangeRequest(header=header, bulk=bulk))
-        return next(self._replies)
-
-    def close(self) -> None:
-        self._requests.put(None)
-        self._channel.close()
-
-
-WEIGHT = tensors_pb2.Tensor(
-    name="weight",
-    role=tensors_pb2.TENSOR_ROLE_GRADIENT,
-    dtype=tensors_pb2.DATA_TYPE_FLOAT32,
-    shape=[2, 3],
-)
-
-
-def region(segment: int, offset: int, length: int) -> Any:
-    return tensors_pb2.MemoryRegion(segment=segment, offset_bytes=offset, length_bytes=length)
-
 
 SIZE = 16 * PAGE + REPLY_ROOMS * PAGE
 HOSTILE = {
@@ -75,10 +35,30 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_region_that_is_not_the_senders_is_refused(job: Any, name: str) -> None:
+WAYS = ("stream", "line")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_of_the_protos_pushes_either_way(job: Any, way: str) -> None:
     job.go_live()
-    attacker = Attacker(job)
+    attacker = Attacker(job.address, job.generation, way)
+    push = {"has_push": True, "tensors": [WEIGHT], "pull_dense": True}
+    attacker.memory.region(0, 24).view(np.float32)[:] = 1
+    reply = attacker.send(sequence=1, bulk_region=region(1, 0, 24), **push)
+    assert reply.header.outcome == gradients_pb2.OUTCOME_APPLIED
+    ones = np.ones(6, np.float32).tobytes()
+    reply = attacker.send(ones, sequence=2, reply_region=region(1, 16 * PAGE, PAGE), **push)
+    assert reply.header.outcome == gradients_pb2.OUTCOME_APPLIED
+    assert not reply.bulk
+    assert (attacker.memory.region(16 * PAGE, 24).view(np.float32) == -1).all()  # 1 - 2
+    attacker.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_region_that_is_not_the_senders_is_refused(job: Any, name: str, way: str) -> None:
+    job.go_live()
+    attacker = Attacker(job.address, job.generation, way)
     with pytest.raises(grpc.RpcError) as caught:
         attacker.send(sequence=1, has_push=True, tensors=[WEIGHT], bulk_region=HOSTILE[name])
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -86,10 +66,11 @@ def test_a_region_that_is_not_the_senders_is_refused(job: Any, name: str) -> Non
     attacker.close()
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", [name for name in HOSTILE if "announced" not in name])
-def test_a_reply_is_not_written_outside_the_senders_segment(job: Any, name: str) -> None:
+def test_a_reply_is_not_written_outside_the_senders_segment(job: Any, name: str, way: str) -> None:
     job.go_live()
-    attacker = Attacker(job)
+    attacker = Attacker(job.address, job.generation, way)
     with pytest.raises(grpc.RpcError) as caught:
         attacker.send(
             sequence=1,
@@ -104,9 +85,10 @@ def test_a_reply_is_not_written_outside_the_senders_segment(job: Any, name: str)
     attacker.close()
 
 
-def test_bulk_in_both_places_is_refused(job: Any) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_bulk_in_both_places_is_refused(job: Any, way: str) -> None:
     job.go_live()
-    attacker = Attacker(job)
+    attacker = Attacker(job.address, job.generation, way)
     with pytest.raises(grpc.RpcError) as caught:
         attacker.send(
             bytes(24), sequence=1, has_push=True, tensors=[WEIGHT], bulk_region=region(1, 0, 24)

@@ -50,11 +50,14 @@ def test_the_bulk_of_a_large_exchange_lies_in_memory_both_have(
     ]
 
 
-def test_small_exchanges_need_none(small_ps: Any, connect: Any) -> None:
+def test_the_bulk_of_small_exchanges_lies_in_their_frames(small_ps: Any, connect: Any) -> None:
     shard = connect(small_ps(G).address)
     for sequence in (1, 2, 3):
         exchange(shard, push(sequence, np.ones(3, np.float32)))
-    assert shard._memory.segment is None
+    memory = shard._memory.segment
+    assert memory.line is not None  # which is what they have a segment for
+    assert memory.request.segment.size == 4 * PAGE
+    assert not memory.request.segment.region(0, 4 * PAGE).any()
 
 
 def test_elsewhere_the_same_exchange_goes_over_grpc_and_says_so_once(
@@ -84,6 +87,8 @@ def test_either_side_may_refuse_it(
     for sequence in (1, 2, 3):
         exchange(shard, push(sequence))
     assert not shared()
+    assert shard._memory.line is None
+    assert shard._incoming is shard._call
 
 
 def test_containers_meet_in_a_directory(
@@ -101,6 +106,7 @@ def test_containers_meet_in_a_directory(
     for sequence in (1, 2):
         exchange(shard, push(sequence))
     assert shared()
+    assert shard._incoming is shard._incoming_by_line
 
 
 def test_the_socket_of_a_killed_ps_is_removed_by_the_next_and_no_other(tmp_path: Path) -> None:
