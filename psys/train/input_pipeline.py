@@ -207,12 +207,12 @@ class InputPipeline:
         Raises:
             Exception: whatever input_fn or its iterator raised.
         """
-        return self._take(wait=True)
+        return self._take(None)
 
-    def next_if_ready(self) -> Batch | None:
-        """Return the next batch if it is there already; None if not, or when the input ended."""
+    def next_if_ready(self, wait_secs: float = 0.0) -> Batch | None:
+        """Return the next batch if it is there in time; None if not, or when the input ended."""
         with suppress(queue.Empty):
-            return self._take(wait=False)
+            return self._take(wait_secs)
         return None
 
     @property
@@ -220,10 +220,10 @@ class InputPipeline:
         """Whether the input is known to have ended."""
         return self._ended
 
-    def _take(self, *, wait: bool) -> Batch | None:
+    def _take(self, wait_secs: float | None) -> Batch | None:
         if self._ended:
             return None
-        item = self._queue.get(block=wait)
+        item = self._queue.get(block=wait_secs != 0.0, timeout=wait_secs)
         if isinstance(item, Batch):
             item.prepare(self.lookups)
             return item

@@ -28,10 +28,10 @@ class Lookahead:
             self._batches.append(batch)
         return self._batches[number]
 
-    def at_once(self, number: int) -> Batch | None:
-        """Return batch ``number`` if it is there already; None if not, or if the input ended."""
+    def at_once(self, number: int, wait_secs: float = 0.0) -> Batch | None:
+        """Return batch ``number`` if it is there in time; None if not, or if the input ended."""
         while len(self._batches) <= number:
-            batch = self._pipeline.next_if_ready()
+            batch = self._pipeline.next_if_ready(wait_secs)
             if batch is None:
                 return None
             self._batches.append(batch)

@@ -23,6 +23,10 @@ LARGE_STEP_BYTES = 4 << 20
 """From this size on a courier sends a step: copying it lets the next one be computed. A smaller
 step is the interpreter's work for the most part, which two threads only do more slowly."""
 
+INPUT_WAIT_SECS = 0.001
+"""So long a step that could be sent waits for the batch that its exchange is to pull for. Pulling
+for it in an exchange of its own takes as long; a later input keeps no step back."""
+
 _Step = Computed | Exception
 """A step, or why it could not be computed."""
 
@@ -69,8 +73,8 @@ class OverlappedSession(Session):
     ) -> tuple[_Step | None, Pulled, Pulled | None]:
         """Send the step of batch 0 and compute that of batch 1.
 
-        A step that may be sent is sent at once, however late the input is: what was not there to
-        be pulled for is pulled for later.
+        However late the input is, a step that may be sent is hardly kept back: what was not there
+        to be pulled for is pulled for later.
 
         Args:
             batches: to train on.
@@ -82,7 +86,7 @@ class OverlappedSession(Session):
             as what was pulled for the third, None if it was not there yet.
         """
         begun = self._begin_step()
-        third = batches.at_once(2)
+        third = batches.at_once(2, INPUT_WAIT_SECS)
         more = not batches.ends_before(1)
         send = partial(self._send, computed, third, more=more)
         if computed.nbytes < LARGE_STEP_BYTES:
