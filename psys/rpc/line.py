@@ -33,8 +33,8 @@ class Line:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE_BYTES)
         self._socket = connection
         # The number of a socket that was closed may be another file's at once: it is closed when
-        # nobody is in a call on it.
-        self._sending, self._receiving, self._ending = (threading.Lock() for _ in range(3))
+        # no other thread is in a call on it. A signal's handler may close it within a call.
+        self._sending, self._receiving, self._ending = (threading.RLock() for _ in range(3))
 
     def send(self, frames: Iterable[bytes]) -> None:
         """Send frames, waiting while the other side is not reading.

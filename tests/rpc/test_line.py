@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import threading
@@ -164,19 +165,19 @@ def test_who_waits_is_woken_by_the_end(
     here, there = ends
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait, here)
-        until_asleep(pool)
+        (thread,) = pool._threads
+        until_asleep(thread.native_id)
         how(here if whose == "own" else there)
         with pytest.raises(OSError, match=GONE):
             waiting.result(10)
 
 
-def until_asleep(pool: Any) -> None:
-    """Wait until the pool's thread sleeps in a call on a Unix socket."""
-    (thread,) = pool._threads
+def until_asleep(native_id: int) -> None:
+    """Wait until a thread sleeps, in a call on a socket."""
     moment = threading.Event()
     asleep = 0
     while asleep < 5:
-        with open(f"/proc/self/task/{thread.native_id}/stat") as file:
+        with open(f"/proc/self/task/{native_id}/stat") as file:
             state = file.read().rpartition(")")[2].split()[0]
         asleep = asleep + 1 if state == "S" else 0
         moment.wait(0.01)
@@ -227,6 +228,23 @@ def test_a_number_is_not_given_up_while_somebody_is_in_a_call_on_it(
             waiting.result(10)
     assert closed_within == [False]
     other.close()
+
+
+def test_a_signals_handler_may_close_it_within_a_call(ends: tuple[Line, Line]) -> None:
+    here, _ = ends
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: here.close())
+    me = threading.get_native_id()
+    waker = threading.Thread(
+        target=lambda: (until_asleep(me), signal.pthread_kill(main, signal.SIGUSR1))
+    )
+    main = threading.get_ident()
+    try:
+        waker.start()
+        with pytest.raises(OSError, match=GONE):
+            next(here.frames())
+    finally:
+        waker.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_frame_beyond_the_limit_takes_no_memory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -276,6 +277,29 @@ def test_who_does_not_read_the_answers_keeps_nothing_but_its_own_line(
         with pytest.raises(OSError, match=GONE):
             flood.result(20)
     until(lambda: not lines())
+
+
+def test_what_is_left_of_a_broken_stream_is_not_served(
+    job: Any, attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve, arrived, broken = job.host.exchange, threading.Event(), threading.Event()
+
+    def late(*given: Any) -> Any:
+        arrived.set()
+        assert broken.wait(20)
+        return serve(*given)
+
+    monkeypatch.setattr(job.host, "exchange", late)
+    forget, forgotten = job.host.forget, threading.Event()
+    monkeypatch.setattr(job.host, "forget", lambda caller: (forget(caller), forgotten.set()))
+    for sequence in (1, 2, 3):
+        attacker.send_by_line(attacker.request(BULK, sequence=sequence, **PUSH))
+    assert arrived.wait(20)
+    attacker.replies.cancel()
+    assert forgotten.wait(20)
+    broken.set()
+    until(lambda: not lines())
+    assert version(job) == 1  # the one that was being served
 
 
 def test_a_ticket_redeemed_again_and_again_has_one_line(job: Any, attacker: Attacker) -> None:
