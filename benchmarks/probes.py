@@ -23,10 +23,9 @@ PARTS: tuple[tuple[str, str, str], ...] = (
     # the trainer
     ("input: wait", "psys.train.input_pipeline", "InputPipeline.next"),
     ("ids: the rest", "psys.train.input_pipeline", "Batch.prepare"),
-    ("ids: hash strings", "psys.kernels", "hash_columns"),
-    ("ids: hash strings", "psys.kernels", "hash_buckets"),
-    ("ids: unique", "psys.kernels", "unique_columns"),
-    ("ids: unique", "psys.kernels", "unique"),
+    ("ids: hash strings, unique", "psys.kernels", "hash_columns"),
+    ("ids: hash strings, unique", "psys.kernels", "hash_buckets"),
+    ("ids: hash strings, unique", "psys.kernels", "unique"),
     ("model: forward", "psys.train.session", "loss_and_gradients"),
     ("model: forward, gather and add rows", "psys.kernels", "gather_add"),
     ("model: backward", "psys.compute.train_store", "TrainStore._differentiate"),

@@ -1,8 +1,8 @@
 """Hashed columns of one batch, all at once, for the input pipeline.
 
 Each column alone costs a dozen calls, between which another thread may take the interpreter; here
-hashing all of them is one call, and so is finding their unique ids. What a column gives does not
-change: a batch that these do not fit is left to ``CategoricalColumn.transform``.
+hashing all of them and finding their unique ids is one call. What a column gives does not change: a
+batch that these do not fit is left to ``CategoricalColumn.transform``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,12 @@ def hash_together(features: InputFeatures, columns: Iterable[Any]) -> None:
     for group in _groups(features, columns):
         strings = np.stack([one for _, one in group])
         buckets = [column.hash_bucket_size for column, _ in group]
-        ids, empty = kernels.hash_columns(strings, buckets)
-        unique = kernels.unique_columns(ids)
         batch = strings.shape[1]
         rows = row_numbers(batch)
-        for (column, _), own, found, missing in zip(group, ids, unique, empty, strict=True):
-            if not missing:  # an empty string is no value
-                features.transformed[column] = SparseIds(own, rows, None, batch)
-                features.uniques[column] = (own, *found)
+        for (column, _), one in zip(group, kernels.hash_columns(strings, buckets), strict=True):
+            if not one.empty:  # an empty string is no value
+                features.transformed[column] = SparseIds(one.ids, rows, None, batch)
+                features.uniques[column] = one.ids, one.unique, one.inverse
 
 
 def _groups(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,6 @@ __all__ = [
     "to_bfloat16",
     "to_float16",
     "unique",
-    "unique_columns",
     "update_dense",
     "update_rows",
 ]
@@ -178,23 +177,6 @@ def unique(ids: Array) -> tuple[Array, Array]:
     found, inverse = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
     count = rows.unique(_whole(ids), found, inverse)
     return found[:count], inverse
-
-
-def unique_columns(ids: Array) -> list[tuple[Array, Array]]:
-    """Return ``unique`` of each row of ids ``[columns, n]``.
-
-    Raises:
-        ModelError: as ``unique``.
-    """
-    from psys.kernels import rows
-
-    found, inverse = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.int64)
-    counts = np.empty(len(ids), np.int64)
-    rows.unique_columns(_whole(ids), found, inverse, counts)
-    return [
-        (one[:count], places)
-        for one, places, count in zip(found, inverse, counts.tolist(), strict=True)
-    ]
 
 
 def sum_duplicates(ids: Array, values: Array) -> tuple[Array, Array]:
@@ -392,15 +374,12 @@ def hash_buckets(strings: Array, buckets: int) -> tuple[Array, int]:
     return ids, empty
 
 
-def hash_columns(strings: Array, buckets: Sequence[int]) -> tuple[Array, Array]:
-    """Return ``hash_buckets`` of each row of strings ``[columns, n]``.
+def hash_columns(strings: Array, buckets: Sequence[int]) -> list[HashedColumn]:
+    """Return ``hash_buckets`` of each row of strings ``[columns, n]``, and ``unique`` of its ids.
 
     Args:
         strings: dtype ``S<width>``.
         buckets: of each column.
-
-    Returns:
-        ids ``[columns, n]``, and how many strings of each column are empty, ``[columns]``.
 
     Raises:
         ModelError: as ``hash_buckets``, or if there is not one number of buckets a column.
@@ -413,15 +392,36 @@ def hash_columns(strings: Array, buckets: Sequence[int]) -> tuple[Array, Array]:
         )
     for one in buckets:
         _check_buckets(one)
-    ids, empty = np.empty(strings.shape, np.int64), np.empty(len(strings), np.int64)
+    ids, found, inverse = (np.empty(strings.shape, np.int64) for _ in range(3))
+    empty, counts = np.empty(len(strings), np.int64), np.empty(len(strings), np.int64)
     kernels.hash_columns(
         _bytes_of(strings.reshape(-1)),
         strings.dtype.itemsize,
         np.array(buckets, np.uint64),
         ids,
         empty,
+        found,
+        inverse,
+        counts,
     )
-    return ids, empty
+    columns = zip(ids, empty.tolist(), found, inverse, counts.tolist(), strict=True)
+    return [HashedColumn(own, none, one[:n], places) for own, none, one, places, n in columns]
+
+
+class HashedColumn(NamedTuple):
+    """What ``hash_columns`` made of one column.
+
+    Attributes:
+        ids: ``[n]`` the bucket of each string.
+        empty: how many strings are empty.
+        unique: the sorted unique ids.
+        inverse: ``[n]`` the place of each id among them.
+    """
+
+    ids: Array
+    empty: int
+    unique: Array
+    inverse: Array
 
 
 def _check_buckets(buckets: int) -> None:

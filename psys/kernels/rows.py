@@ -63,7 +63,8 @@ def _ascending(ids: Array) -> Array:
 
 
 @inner
-def _unique(ids: Array, found: Array, inverse: Array) -> int:
+def unique_into(ids: Array, found: Array, inverse: Array) -> int:
+    """Do what ``unique`` does; also for kernels of other modules."""
     order = _ascending(ids)
     count = 0
     for i in range(len(ids)):
@@ -81,14 +82,7 @@ def unique(ids: Array, found: Array, inverse: Array) -> int:
 
     Returns how many unique ones there are.
     """
-    return _unique(ids, found, inverse)
-
-
-@kernel(reads(2, "int64"), changes(2, "int64"), changes(2, "int64"), changes(1, "int64"))
-def unique_columns(ids: Array, found: Array, inverse: Array, counts: Array) -> None:
-    """Do for each row of ``ids`` what ``unique`` does, and write how many there are."""
-    for column in range(len(ids)):
-        counts[column] = _unique(ids[column], found[column], inverse[column])
+    return unique_into(ids, found, inverse)
 
 
 @kernel(reads(1, "int64"), reads(2), changes(1, "int64"), changes(2))

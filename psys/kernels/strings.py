@@ -13,6 +13,9 @@ from numba.extending import intrinsic
 
 from psys.kernels.compiling import changes, inner, kernel, reads
 
+# It becomes part of what is compiled here, which is kept until this file changes.
+from psys.kernels.rows import unique_into
+
 if TYPE_CHECKING:
     from psys.arrays import Array
 
@@ -192,9 +195,24 @@ def hash_buckets(strings: Array, width: int, buckets: int, ids: Array) -> int:
     reads(1, "uint64"),
     changes(2, "int64"),
     changes(1, "int64"),
+    changes(2, "int64"),
+    changes(2, "int64"),
+    changes(1, "int64"),
 )
-def hash_columns(strings: Array, width: int, buckets: Array, ids: Array, empty: Array) -> None:
-    """Do for each row of ``ids`` what ``hash_buckets`` does: its strings lie one after another."""
+def hash_columns(
+    strings: Array,
+    width: int,
+    buckets: Array,
+    ids: Array,
+    empty: Array,
+    found: Array,
+    inverse: Array,
+    counts: Array,
+) -> None:
+    """Do for each row of ``ids`` what ``hash_buckets`` does, and then what ``unique`` does.
+
+    Its strings lie one after another.
+    """
     rows = ids.shape[1]
     for column in range(len(ids)):
         empty[column] = 0
@@ -203,3 +221,4 @@ def hash_columns(strings: Array, width: int, buckets: Array, ids: Array, empty: 
             n = _length(strings, at, width)
             empty[column] += n == 0
             ids[column, i] = np.int64(_hash(strings, at, n) % buckets[column])
+        counts[column] = unique_into(ids[column], found[column], inverse[column])

@@ -49,14 +49,6 @@ def test_unique_of_many(count: int, highest: int) -> None:
     np.testing.assert_array_equal(found[inverse], ids)
 
 
-@given(st.lists(st.lists(st.integers(INT64.min, 9), min_size=3, max_size=3), max_size=4))
-def test_unique_of_each_column(ids: list[list[int]]) -> None:
-    columns = np.array(ids, np.int64).reshape(-1, 3)
-    for column, found in zip(columns, kernels.unique_columns(columns), strict=True):
-        for one, other in zip(found, kernels.unique(column), strict=True):
-            assert one.tolist() == other.tolist()
-
-
 @given(
     ids=st.lists(st.integers(-3, 8), max_size=40),
     row_shape=st.sampled_from([(), (1,), (5,), (2, 3)]),

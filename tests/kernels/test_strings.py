@@ -125,12 +125,16 @@ def test_any_shape_and_any_memory_layout() -> None:
 @given(st.lists(STRINGS, min_size=1, max_size=20), st.integers(1, 2**63 - 1))
 def test_buckets_are_hashes_modulo_their_number(strings: list[bytes], buckets: int) -> None:
     array = np.array(strings, "S")
-    expected = [one_by_one(s) % buckets for s in strings]
+    hashes = [one_by_one(s) for s in strings]
+    expected = [n % buckets for n in hashes]
     ids, empty = hash_buckets(array, buckets)
     assert (ids.dtype, ids.tolist(), empty) == (np.int64, expected, strings.count(b""))
-    columns, counts = hash_columns(np.stack([array, array]), [buckets, 7])
-    assert columns.tolist() == [expected, [one_by_one(s) % 7 for s in strings]]
-    assert counts.tolist() == [empty, empty]
+    columns = hash_columns(np.stack([array, array]), [buckets, 7])
+    assert [one.ids.tolist() for one in columns] == [expected, [n % 7 for n in hashes]]
+    for one in columns:
+        found, inverse = np.unique(one.ids, return_inverse=True)
+        assert (one.unique.tolist(), one.inverse.tolist()) == (found.tolist(), inverse.tolist())
+        assert one.empty == empty
 
 
 @pytest.mark.parametrize("buckets", [0, -1, 2**63])
