@@ -82,8 +82,6 @@ class GradientsServicer:
         """Serve what comes by the line of a stream, as what comes by the stream itself."""
         try:
             for frame in line.frames():
-                if not context.is_active():
-                    return  # what is left of a broken stream must not come to life again
                 try:
                     # A request is one frame here: what comes after a bad one begins anew.
                     incoming = codec.open_request(frame, iter(()))
