@@ -82,6 +82,8 @@ class GradientsServicer:
         """Serve what comes by the line of a stream, as what comes by the stream itself."""
         try:
             for frame in line.frames():
+                if not context.is_active():
+                    return  # the stream broke, and its handler is about to end the line
                 try:
                     # A request is one frame here: what comes after a bad one begins anew.
                     incoming = codec.open_request(frame, iter(()))
