@@ -83,7 +83,7 @@ class GradientsServicer:
         try:
             for frame in line.frames():
                 if not context.is_active():
-                    return  # what is left of a broken stream must not come to life again
+                    return  # the stream broke, and its handler is about to end the line
                 try:
                     # A request is one frame here: what comes after a bad one begins anew.
                     incoming = codec.open_request(frame, iter(()))
