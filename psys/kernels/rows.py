@@ -15,12 +15,16 @@ from psys.kernels.compiling import changes, inner, kernel, reads
 if TYPE_CHECKING:
     from psys.arrays import Array
 
+MOST_DIGIT_BITS = 11
+"""A digit of a radix sort: what is counted of it stays in the nearest cache."""
+
 
 @inner
 def _ascending(ids: Array) -> Array:
     """Return the positions of ``ids`` in ascending order, equal ones as they come, ``[n]``.
 
-    A radix sort from the lowest digit: as many passes as the spread of the ids has digits.
+    A radix sort from the lowest digit: as few passes as the spread of the ids allows, of digits
+    that are no larger than that needs.
     """
     n = len(ids)
     order = np.empty(n, np.int64)
@@ -38,20 +42,25 @@ def _ascending(ids: Array) -> Array:
         # The difference of any two int64 fits, modulo 2**64.
         keys[i] = np.uint64(ids[i]) - np.uint64(lowest)
         spread |= keys[i]
-    digits = 8 if n < 1024 else 11
+    bits = 0
+    while bits < 64 and spread >> np.uint64(bits) != 0:
+        bits += 1
+    passes = (bits + MOST_DIGIT_BITS - 1) // MOST_DIGIT_BITS
+    digits = (bits + passes - 1) // passes
     values = 1 << digits
+    mask = np.uint64(values - 1)  # a remainder would be a division
     next_keys, next_order = np.empty(n, np.uint64), np.empty(n, np.int64)
     starts = np.empty(values + 1, np.int64)
     shift = 0
-    while shift < 64 and spread >> np.uint64(shift) != 0:
+    while shift < bits:
         for value in range(values + 1):
             starts[value] = 0
         for i in range(n):
-            starts[np.int64(keys[i] >> np.uint64(shift)) % values + 1] += 1
+            starts[((keys[i] >> np.uint64(shift)) & mask) + np.uint64(1)] += 1
         for value in range(values):
             starts[value + 1] += starts[value]
         for i in range(n):
-            digit = np.int64(keys[i] >> np.uint64(shift)) % values
+            digit = (keys[i] >> np.uint64(shift)) & mask
             place = starts[digit]
             starts[digit] = place + 1
             next_keys[place] = keys[i]

@@ -215,10 +215,11 @@ def hash_columns(
     """
     rows = ids.shape[1]
     for column in range(len(ids)):
-        empty[column] = 0
+        own, modulus, none = ids[column], buckets[column], 0
         for i in range(rows):
             at = (column * rows + i) * width
             n = _length(strings, at, width)
-            empty[column] += n == 0
-            ids[column, i] = np.int64(_hash(strings, at, n) % buckets[column])
-        counts[column] = unique_into(ids[column], found[column], inverse[column])
+            none += n == 0
+            own[i] = np.int64(_hash(strings, at, n) % modulus)
+        empty[column] = none
+        counts[column] = unique_into(own, found[column], inverse[column])
