@@ -221,18 +221,12 @@ def bulk_bytes(tensors: Iterable[Named]) -> int:
 
 
 def write_bulk(tensors: Iterable[Named], bulk: Array) -> None:
-    """Copy tensors into a bulk of ``bulk_bytes``, but for those that lie in their place already."""
+    """Copy tensors into a bulk of ``bulk_bytes``."""
     at = 0
-    base = _address(bulk)
     for _, _, array in tensors:
         size = array.nbytes
-        if size and not (_address(array) == base + at and array.flags.c_contiguous):
-            np.copyto(bulk[at : at + size].view(array.dtype).reshape(array.shape), array)
+        np.copyto(bulk[at : at + size].view(array.dtype).reshape(array.shape), array)
         at += size + -size % ALIGNMENT
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 def read_bulk(incoming: Incoming[Any], bulk: Array, peer: str) -> None:

@@ -9,12 +9,10 @@ other: ``psys.rpc.handover``.
 from __future__ import annotations
 
 import fcntl
-import math
 import mmap
 import os
 import weakref
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -113,27 +111,6 @@ def create_descriptor(size: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-class RoomAllocator:
-    """Makes a message's arrays where its bulk has them, one after another, to save a copy.
-
-    The arrays must be made in the order of the message; ``psys.rpc.frames.write_bulk`` then finds
-    them in place. What does not fit is made elsewhere, and the message travels in frames.
-    """
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._at = 0
-
-    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return an array, not cleared."""
-        size = math.prod(shape) * dtype.itemsize
-        if not size or size > self._room.size - self._at:
-            return np.empty(shape, dtype)
-        place = self._room.segment.region(self._room.offset + self._at, size)
-        self._at += size + -size % ALIGNMENT
-        return place.view(dtype).reshape(shape)
 
 
 class TrainerSegment:

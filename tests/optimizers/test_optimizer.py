@@ -25,12 +25,10 @@ from psys.optimizers import (
     GradientDescentOptimizer,
     LazyAdamOptimizer,
     MomentumOptimizer,
-    MovingAverage,
     Optimizer,
     ProximalAdagradOptimizer,
     ProximalGradientDescentOptimizer,
     RMSPropOptimizer,
-    Sum,
     from_config,
     rows,
 )
@@ -488,23 +486,3 @@ def test_tables_may_be_updated_as_one_if_rows_go_their_own_way(name: str) -> Non
     assert same or not optimizer.by_row
     if optimizer.scalars:
         assert not same
-
-
-def test_only_a_class_that_says_so_or_runs_psys_kernels_is_by_row() -> None:
-    class OwnSparseUpdate(GradientDescentOptimizer):
-        kind = "OwnSparseUpdateInByRowTest"
-        moves_all_rows = False
-
-        def apply_sparse(self, *arguments: Any, **more: Any) -> None:
-            super().apply_sparse(*arguments, **more)
-
-    class OwnRate(GradientDescentOptimizer):
-        kind = "OwnRateInByRowTest"
-
-    for made, by_row in (
-        (OwnSparseUpdate(0.5), False),
-        (OwnRate(0.5), True),
-        (MovingAverage(0.5), False),
-        (Sum(), False),
-    ):
-        assert made.by_row == by_row
