@@ -44,6 +44,12 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_holds_two_versions_of_itself(page: Path) -> None:
+    """A merge that was not finished reads on as if it were text."""
+    assert not re.search(r"^(<{7}|={7}|>{7})", prose(page), re.MULTILINE)
+
+
 def test_every_page_can_be_reached_from_the_index() -> None:
     reached = {ROOT / "README.md"}
     queue = [ROOT / "README.md"]
