@@ -271,11 +271,17 @@ def _check_cover(variables: Iterable[VariableSpec], shards: Iterable[ShardEntry]
 
 
 def variable_to_config(spec: VariableSpec) -> dict[str, Any]:
-    """Return a JSON-able description; ``variable_from_config`` reads it back."""
+    """Return a JSON-able description; ``variable_from_config`` reads it back.
+
+    In which stack a table was is left out: whoever goes on from a checkpoint makes its own.
+    """
     return {
-        **spec.__dict__,
+        "name": spec.name,
+        "shape": spec.shape,
+        "dtype": spec.dtype,
         "initializer": spec.initializer.to_config(),
         "optimizer": None if spec.optimizer is None else dict(spec.optimizer),
+        "sparse": spec.sparse,
     }
 
 

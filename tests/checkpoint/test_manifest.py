@@ -55,6 +55,16 @@ def test_a_manifest_comes_back_from_its_text(save) -> None:
     assert Manifest.from_json(manifest.to_json(), "here") == manifest
 
 
+def test_a_manifest_that_was_read_has_the_text_it_was_written_with(save) -> None:
+    """The chief sends its text to every ps, which must come to the very same file."""
+    written = save(MemoryStorage())
+    stacked = tuple(
+        dataclasses.replace(one, sparse=True, stack="stack:a") for one in written.variables
+    )
+    text = dataclasses.replace(written, variables=stacked).to_json()
+    assert Manifest.from_json(text, "here").to_json() == text
+
+
 def test_keys_of_a_later_psys_are_ignored_and_added_ones_have_defaults(save) -> None:
     manifest = save(MemoryStorage())
     document = json.loads(manifest.to_json())

@@ -237,12 +237,14 @@ class Cluster:
 
 
 def finished(*roles: Role) -> None:
-    """Wait for the roles; all must exit with 0."""
+    """Wait for the roles; all must exit with 0, and none may meet an error that nobody foresaw."""
     codes = {role.name: role.wait() for role in roles}
     failed = [role for role in roles if codes[role.name]]
     assert not failed, "\n\n".join(
         f"== {role.name}: {codes[role.name]}\n{role.output[-3000:]}" for role in roles
     )
+    for role in roles:
+        assert "INTERNAL" not in role.output, f"== {role.name}\n{role.output[-3000:]}"
 
 
 def failed(reason: str, *roles: Role) -> None:
