@@ -120,7 +120,8 @@ class IndexedSlices:
     """A gradient for some rows of a table.
 
     Attributes:
-        indices: ``[n]`` int64 row numbers; duplicates count as their sum.
+        indices: ``[n]`` row numbers, int64 whatever integers were given; duplicates count as
+            their sum.
         values: ``[n, ...]`` one gradient row for each index.
     """
 
@@ -128,6 +129,11 @@ class IndexedSlices:
     values: Array
 
     def __post_init__(self) -> None:
+        if self.indices.dtype.kind not in "iu":
+            raise ModelError(f"IndexedSlices: indices must be integers, got {self.indices.dtype}.")
+        if self.indices.dtype != np.int64:
+            # In a narrow dtype a row of a stack would be that of another table.
+            object.__setattr__(self, "indices", self.indices.astype(np.int64))
         if self.indices.ndim != 1 or self.values.shape[:1] != self.indices.shape:
             raise ModelError(
                 "IndexedSlices: indices must be [n] and values [n, ...], got "

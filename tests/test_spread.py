@@ -234,3 +234,16 @@ def test_dense_variables_are_joined_and_tables_are_not_among_them() -> None:
     assert {name: value.tolist() for name, value in one.join_dense(parts).items()} == {
         "bias": [0, 1, 2]
     }
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint64"])
+def test_indices_of_any_integers_name_the_same_rows(dtype: str) -> None:
+    ids = np.array([1, 2], np.int64)
+    narrow = IndexedSlices(ids.astype(dtype), np.ones((2, 2), np.float32))
+    assert narrow.indices.dtype == np.int64
+    assert narrow.indices.tolist() == [1, 2]
+
+
+def test_indices_that_are_no_integers_are_refused() -> None:
+    with pytest.raises(ModelError, match="indices must be integers, got float64"):
+        IndexedSlices(np.array([1.0]), np.ones((1, 2), np.float32))
