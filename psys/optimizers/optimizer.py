@@ -377,6 +377,21 @@ def unknown_in(config: Mapping[str, Any]) -> str:
     return ""
 
 
+def goes_on_from(config: Mapping[str, Any] | None, before: Mapping[str, Any] | None) -> bool:
+    """Return whether the slots of one description mean to another what their names say.
+
+    They do for optimizers of one kind, whatever their arguments, and for one derived from the
+    other, as LazyAdam is from Adam. Slots of Momentum and RMSProp have a name in common only.
+    """
+    if config is None or before is None:
+        return False
+    kind, other = config.get("kind"), before.get("kind")
+    here, there = _KINDS.get(str(kind)), _KINDS.get(str(other))
+    if here is None or there is None:
+        return kind == other
+    return issubclass(here, there) or issubclass(there, here)
+
+
 def from_config(config: Mapping[str, Any]) -> Optimizer:
     """Return the optimizer that ``to_config`` described.
 

@@ -32,7 +32,7 @@ from psys.ps.shard import LoadedSlice
 from psys.ps.tally import NO_PUSHES, PushCounts
 from psys.train.committed import Circumstances, CommittedCheckpoints
 from psys.train.interrupts import SIGNALS
-from psys.train.restoring import check_compatible, restored
+from psys.train.restoring import check_compatible, restored, say_new_optimizers
 
 logger = logging.getLogger("psys")
 
@@ -300,6 +300,7 @@ class ChiefControl:
             else:
                 reader = CheckpointReader(self._committed.storage, manifest)
                 check_compatible(self._parameters.specs, reader)
+                say_new_optimizers(self._parameters.specs, reader)
                 self._parameters.load(
                     generation,
                     member,
