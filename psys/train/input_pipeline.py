@@ -98,10 +98,10 @@ def batches(returned: Any, repeat: bool) -> Generator[Batch]:
             yield as_batch(returned)
     elif isinstance(returned, Iterable):
         for one in returned:
-            yield as_batch(one)
+            yield as_batch(one, copied=True)
     elif callable(returned):
         while (one := _called(returned)) is not None:
-            yield as_batch(one)
+            yield as_batch(one, copied=True)
     else:
         raise ModelError(
             "input_fn should return (features, labels), or an iterable or callable of batches, "
@@ -109,8 +109,13 @@ def batches(returned: Any, repeat: bool) -> Generator[Batch]:
         )
 
 
-def as_batch(value: Any) -> Batch:
+def as_batch(value: Any, *, copied: bool = False) -> Batch:
     """Return features or (features, labels) as a batch, with arrays for lists and tensors.
+
+    Args:
+        value: features or (features, labels).
+        copied: whether the batch shall not change with the arrays that were given: batches are
+            read ahead, and an input may put the next one into the memory of the last.
 
     Raises:
         ModelError: if it is neither.
@@ -129,12 +134,12 @@ def as_batch(value: Any) -> Batch:
             f"got {type(features).__name__}."
         )
     if isinstance(features, Mapping):
-        features = InputFeatures(_arrays("Feature", features))
+        features = InputFeatures(_arrays("Feature", features, copied))
     else:
-        features = _array("The features", features)
+        features = _array("The features", features, copied)
     if isinstance(labels, Mapping):
-        return Batch(features, _arrays("Label", labels))
-    return Batch(features, None if labels is None else _array("The labels", labels))
+        return Batch(features, _arrays("Label", labels, copied))
+    return Batch(features, None if labels is None else _array("The labels", labels, copied))
 
 
 def _called(source: Callable[[], Any]) -> Any:
@@ -168,18 +173,20 @@ def _is_batch(value: Any) -> bool:
     return _is_features(value)
 
 
-def _arrays(what: str, values: Mapping[Any, Any]) -> dict[Any, Any]:
-    return {key: _array(f"{what} {key!r}", value) for key, value in values.items()}
+def _arrays(what: str, values: Mapping[Any, Any], copied: bool) -> dict[Any, Any]:
+    return {key: _array(f"{what} {key!r}", value, copied) for key, value in values.items()}
 
 
-def _array(what: str, value: Any) -> Any:
+def _array(what: str, value: Any, copied: bool) -> Any:
     """Return lists and tensors as arrays; leave richer values (sparse features) alone."""
-    if not isinstance(value, (list, tuple)) and not hasattr(value, "__array__"):
+    listed = isinstance(value, (list, tuple))
+    if not listed and not hasattr(value, "__array__"):
         return value
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError as error:
         raise ModelError(f"{what} cannot be made an array [batch, ...]: {error}") from error
+    return array.copy() if copied and not listed else array
 
 
 class InputPipeline:

@@ -76,6 +76,30 @@ def three() -> Callable[[], Any]:
     return lambda: next(left)
 
 
+def refilled(count: int) -> Iterator[Any]:
+    """Batches that all lie in the same memory."""
+    features, labels = {"x": np.zeros((2, 1), np.float32)}, np.zeros(2, np.int64)
+    for number in range(count):
+        features["x"][:], labels[:] = number, number
+        yield features, labels
+
+
+@pytest.mark.parametrize("how", ["iterator", "callable", "arrays"])
+def test_a_batch_that_was_read_ahead_keeps_its_values(how: str) -> None:
+    given = refilled(5)
+    returned = {
+        "iterator": given,
+        "callable": lambda: next(given),
+        "arrays": ((one["x"], labels) for one, labels in given),
+    }[how]
+    found = list(batches(returned, repeat=False))
+    numbers = [
+        one.features["x"] if isinstance(one.features, dict) else one.features for one in found
+    ]
+    assert [one.tolist() for one in numbers] == [[[n], [n]] for n in range(5)]
+    assert [one.labels.tolist() for one in found] == [[n, n] for n in range(5)]
+
+
 DICT = ({"x": [[1.0], [2.0]]}, [0, 1])
 ARRAY = ([[1.0], [2.0]], [0, 1])
 
