@@ -197,6 +197,7 @@ class Parameters:
                 input_batches=origin.input_batches,
                 examples=origin.examples,
                 known_version=self._caches[index].version if pull else None,
+                exact=self._spread.measured,
             )
             for index in range(len(self.shards))
         ]

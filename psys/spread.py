@@ -52,6 +52,8 @@ class Spread:
         self._variables = dict(specs)
         self.specs = {**specs, **{one.name: one.spec for one in self._stacks.values()}}
         """Variables and stacks, by the names they may travel under."""
+        self.measured = frozenset(name for name, spec in specs.items() if _is_measured(spec))
+        """Variables that no gradient changes: what steps measured is pushed for them."""
 
     def dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each slice that one shard holds of a dense variable."""
@@ -210,5 +212,8 @@ def _taken(values: Array, at: Positions) -> Array:
 
 def _what(spec: VariableSpec) -> str:
     """Return what a step pushes for a variable."""
-    measured = (spec.optimizer or {}).get("kind") in ("MovingAverage", "Sum")
-    return "What was measured for" if measured else "The gradient of"
+    return "What was measured for" if _is_measured(spec) else "The gradient of"
+
+
+def _is_measured(spec: VariableSpec) -> bool:
+    return (spec.optimizer or {}).get("kind") in ("MovingAverage", "Sum")

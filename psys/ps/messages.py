@@ -120,6 +120,7 @@ class ExchangeRequest:
         least_version: the reply waits until the shard's version is at least this.
         known_version: the sender has all dense slices as they were at this version, and wants
             those that changed since; None for all.
+        exact: of the push, what is no gradient: it is not rounded on its way.
     """
 
     generation: str
@@ -136,6 +137,7 @@ class ExchangeRequest:
     examples: int = 0
     least_version: int = 0
     known_version: int | None = None
+    exact: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def describe_request(
     tensors: list[Named] = []
 
     def push(name: str, role: Any, values: Array) -> None:
-        if push_dtype is not None and values.dtype == np.float32:
+        if push_dtype is not None and values.dtype == np.float32 and name not in request.exact:
             values = narrow(values, push_dtype, name, recycler)
         tensors.append((name, role, values))
 

@@ -15,7 +15,7 @@ from psys.arrays import IndexedSlices, VariableSpec
 from psys.errors import ConfigError, ModelError
 from psys.exchange import Place
 from psys.initializers import Constant
-from psys.optimizers import GradientDescentOptimizer
+from psys.optimizers import GradientDescentOptimizer, MovingAverage
 from psys.parameters import Parameters
 from psys.ps.messages import ExchangeReply, ExchangeRequest, Outcome
 from psys.rpc import stream_memory
@@ -224,6 +224,19 @@ def test_a_gradient_beyond_float16_on_one_shard_is_sent_to_none(
     # Had the first shard applied its part, it would take this for the same push again.
     pulled = parameters.exchange(place, 1, {"weight": fits}, {}, wants_grant=False)
     assert pulled.outcome is Outcome.APPLIED
+    parameters.close()
+
+
+@pytest.mark.parametrize("push_dtype", ["float16", "bfloat16"])
+def test_what_is_measured_is_no_gradient_and_never_narrow(job: Any, push_dtype: str) -> None:
+    mean = VariableSpec("mean", (2,), "float32", Constant(), MovingAverage(0.0).to_config())
+    job.go_live([mean])
+    shard = RemoteShard(0, job.address, push_dtype=push_dtype)
+    parameters = Parameters({"mean": mean}, [shard], 1.0)
+    measured = np.array([1000.3, 1e6], np.float32)  # beyond float16, and between two bfloat16
+    place = Place(job.generation, "chief", 1)
+    pulled = parameters.exchange(place, 1, {"mean": measured}, {}, wants_grant=False)
+    assert pulled.dense["mean"].tolist() == measured.tolist()
     parameters.close()
 
 
