@@ -65,6 +65,12 @@ class InputFeatures(dict[Any, Any]):
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Assign a feature unless it is there, as ``dict.setdefault`` does; return it."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
     def copy(self) -> InputFeatures:
         """Return the same features, with what is known of them; each may be changed alone."""
         same = InputFeatures(self)

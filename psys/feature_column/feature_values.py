@@ -21,6 +21,8 @@ from psys.feature_column.sparse_ids import SparseFeature, row_numbers
 STRING = "string"
 INT64 = "int64"
 
+_MOST = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True, eq=False)
 class Categories:
@@ -130,6 +132,11 @@ def _as_categories(given: Array, key: str, column: str, dtype: str | None) -> Ar
     if kind in "SU" and dtype != INT64:
         return encode(values)
     if kind in "iu" and dtype != STRING:
+        if values.dtype == np.uint64 and (values > _MOST).any():
+            raise ModelError(
+                f"Column {column!r}: feature {key!r} holds {values.max()}; integers must be at "
+                f"most {_MOST}. Give larger ones as strings."
+            )
         return values.astype(np.int64, copy=False)
     wanted = {STRING: "strings", INT64: "integers", None: "strings or integers"}[dtype]
     hint = "; its dtype argument says which" if kind in "SUiu" else ""

@@ -326,6 +326,12 @@ def test_a_feature_assigned_anew_forgets_its_columns() -> None:
     features |= {"city": 1}
     assert set(features.transformed) == {age, cross}
     assert dict(features) == {"age": 5, "job": 7, "city": 1}
+    remember()
+    assert features.setdefault("age", 6) == 5
+    assert set(features.transformed) == {age, cross, other}
+    features.pop("age")
+    assert features.setdefault("age", 6) == 6
+    assert set(features.transformed) == {other}
 
 
 @pytest.mark.parametrize("make", [copy.copy, InputFeatures.copy])

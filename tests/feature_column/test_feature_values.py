@@ -50,6 +50,7 @@ def test_numbers_of_objects() -> None:
         (np.array([True], object), None, r"dtype object \(bool\)"),
         (np.zeros((2, 2, 2), int), INT64, r"must be \[batch\] or \[batch, n\], got shape"),
         (np.int64(3), INT64, r"must be \[batch\] or \[batch, n\], got shape \(\)"),
+        (np.array([1, 2**63], np.uint64), None, r"holds 9223372036854775808; integers must be at"),
     ],
 )
 def test_categories_take_no_other_dtype_or_shape(value: Any, dtype: Any, message: str) -> None:
