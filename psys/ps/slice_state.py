@@ -143,6 +143,9 @@ def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
     for name, rows in request.pull_rows.items():
         if refused := slices[name].refuse_rows(rows):
             return refused
+        # With repeats a small request would have a reply of any size.
+        if len(rows) > len(slices[name].value):
+            return f"{len(rows):,} rows of {name!r} are wanted; it has {len(slices[name].value):,}."
     return ""
 
 

@@ -39,6 +39,12 @@ from psys.rpc.v1 import gradients_pb2, tensors_pb2
 EXCHANGE = "/psys.rpc.v1.Gradients/Exchange"
 """The call whose frames these are."""
 
+MOST_NAME_CHARACTERS = 64
+"""Of a task: a shard remembers every task that pushed."""
+
+MOST_EXAMPLES = 1 << 32
+"""In one batch. A shard adds them up."""
+
 _E = TypeVar("_E", bound=enum.Enum)
 
 IncomingRequest = Incoming[gradients_pb2.ExchangeRequestHeader]
@@ -145,9 +151,17 @@ def open_request(first: bytes, rest: Iterator[bytes]) -> IncomingRequest:
     """Return the request that begins with the frame ``first``; its bulk is still to be read.
 
     Raises:
-        ModelError: if that is not the first frame of a request.
+        ModelError: if that is not the first frame of a request, or says what no trainer says.
     """
-    return open_message(first, rest, gradients_pb2.ExchangeRequestHeader, "A client")
+    incoming = open_message(first, rest, gradients_pb2.ExchangeRequestHeader, "A client")
+    header = incoming.header
+    if len(header.task) > MOST_NAME_CHARACTERS or header.examples > MOST_EXAMPLES:
+        raise ModelError(
+            f"A client calls itself {header.task[:MOST_NAME_CHARACTERS]!r} and sent a batch of "
+            f"{header.examples:,} examples: a name has at most {MOST_NAME_CHARACTERS} characters, "
+            f"a batch {MOST_EXAMPLES:,} examples."
+        )
+    return incoming
 
 
 def skip_request(incoming: IncomingRequest) -> None:

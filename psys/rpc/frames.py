@@ -30,6 +30,10 @@ MAX_AXES = 32
 ABSURD_BYTES = 1 << 62
 """No array of numpy's is larger, not even one with an axis of size zero."""
 
+HEADER_LIMIT_BYTES = 8 << 20
+MOST_FIELDS = 1 << 16
+"""Of one header, its tensors among them: each takes memory, even one that is empty."""
+
 # Protobuf's encoding: https://protobuf.dev/programming-guides/encoding
 _VARINT, _LENGTH = 0, 2
 _FIXED_BYTES = {1: 8, 5: 4}
@@ -163,11 +167,23 @@ def open_message(first: bytes, rest: Iterator[bytes], kind: type[H], peer: str) 
     """Return the message that begins with the frame ``first``.
 
     Raises:
-        ModelError: if that is not the first frame of a message.
+        ModelError: if that is not the first frame of a message, or its header is too large.
     """
     header, piece = _split(first, peer)
     if header is None:
         raise ModelError(f"{peer} sent bytes that belong to no message: a header comes first.")
+    if len(header) > HEADER_LIMIT_BYTES:
+        raise ModelError(
+            f"{peer} sent a header of {len(header):,} bytes; at most {HEADER_LIMIT_BYTES:,} are "
+            "taken."
+        )
+    # No field has fewer than two bytes, so that most headers need not be looked through.
+    if len(header) > 2 * MOST_FIELDS:
+        for number, _ in enumerate(_fields(header, peer)):
+            if number == MOST_FIELDS:
+                raise ModelError(
+                    f"{peer} sent a header of more than {MOST_FIELDS:,} arrays and other fields."
+                )
     try:
         return Incoming(kind.FromString(bytes(header)), piece, rest)
     except DecodeError as error:
@@ -310,7 +326,18 @@ def _own_pieces(incoming: Incoming[Any], total: int, peer: str) -> Iterator[memo
 def _split(frame: bytes, peer: str) -> tuple[memoryview | None, memoryview]:
     """Return header (None if there is none) and bulk of a frame, without copying either."""
     view = memoryview(frame)
-    fields: dict[int, memoryview] = {}
+    found: dict[int, memoryview] = {}
+    for tag, start, stop in _fields(view, peer):
+        if tag in found:
+            raise ModelError(f"{peer} sent a frame that is not one of this protocol.")
+        # Other fields are a later version's, to be passed over.
+        if tag in (_HEADER_TAG, _BULK_TAG):
+            found[tag] = view[start:stop]
+    return found.get(_HEADER_TAG), found.get(_BULK_TAG, view[:0])
+
+
+def _fields(view: memoryview, peer: str) -> Iterator[tuple[int, int, int]]:
+    """Yield tag, start and stop of each field of an encoded message."""
     at = 0
     while at < len(view):
         tag, at = _read_varint(view, at, peer)
@@ -319,13 +346,10 @@ def _split(frame: bytes, peer: str) -> tuple[memoryview | None, memoryview]:
             size, at = _read_varint(view, at, peer)
         elif tag & 7 == _VARINT:
             size, (_, at) = 0, _read_varint(view, at, peer)
-        if size is None or size > len(view) - at or tag in fields:
+        if size is None or size > len(view) - at:
             raise ModelError(f"{peer} sent a frame that is not one of this protocol.")
-        # Other fields are a later version's, to be passed over.
-        if tag in (_HEADER_TAG, _BULK_TAG):
-            fields[tag] = view[at : at + size]
+        yield tag, at, at + size
         at += size
-    return fields.get(_HEADER_TAG), fields.get(_BULK_TAG, view[:0])
 
 
 def _read_varint(view: memoryview, at: int, peer: str) -> tuple[int, int]:

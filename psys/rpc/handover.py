@@ -47,6 +47,9 @@ NEVER = "none"
 HANDOVER_LIMIT_SECS = 2.0
 """For one handover, on either side; after that the bulk goes over gRPC."""
 
+MOST_UNANSWERED = 64
+"""Connections that have not said what they want; then the oldest makes room."""
+
 # ticket, size in bytes, proof of the trainer
 _ASK = struct.Struct("<16sQ32s")
 # process, user, group
@@ -242,6 +245,8 @@ class Handover:
                     try:
                         if one not in open_until:
                             connection = _accept(one)
+                            if len(open_until) == MOST_UNANSWERED:
+                                let_go(min(open_until, key=open_until.__getitem__)).close()
                             selector.register(connection, selectors.EVENT_READ)
                             open_until[connection] = time.monotonic() + HANDOVER_LIMIT_SECS
                             continue
@@ -328,7 +333,8 @@ def _remove_abandoned(directory: Path) -> None:
             try:
                 probe.connect(str(path))
             except ConnectionRefusedError:
-                path.unlink(missing_ok=True)
+                if path.is_socket():
+                    path.unlink(missing_ok=True)
             except OSError:
                 continue  # busy, or not ours to judge
 

@@ -24,10 +24,15 @@ _SIZE = struct.Struct("<I")
 
 
 class Line:
-    """One end of a connected SEQPACKET socket. One thread sends, one receives, any may end it."""
+    """One end of a connected SEQPACKET socket. One thread sends, one receives, any may end it.
+
+    Attributes:
+        ended: whether this side has shut it.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         """Take over the connection."""
+        self.ended = False
         connection.settimeout(None)
         # Whatever the system's default is, a piece must fit.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE_BYTES)
@@ -94,6 +99,7 @@ class Line:
 
     def shut(self) -> None:
         """End both directions; whoever waits is woken. From any thread, any number of times."""
+        self.ended = True
         with self._ending, contextlib.suppress(OSError):  # it has ended already
             self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -148,39 +148,41 @@ class RemoteShard(Shard):
         if self._awaited:
             # The answer to the request before is still on its way: it must not answer this one.
             self._drop()
-        if self._call is None:
-            self._outbox = queue.SimpleQueue()
+        # From here on close() may be called in another thread: what it takes away is held.
+        call, outbox = self._call, self._outbox
+        if call is None or outbox is None:
+            outbox = queue.SimpleQueue()
             exchange = self._open_channel().stream_stream(codec.EXCHANGE, None, None)
-            self._call = exchange(_frames_from(self._outbox), metadata=self._metadata)
-        assert self._outbox is not None
+            call = exchange(_frames_from(outbox), metadata=self._metadata)
+            self._call, self._outbox = call, outbox
         self._awaited = True
         memory = self._memory.for_request(outgoing.bulk_bytes)
-        self._reply_room = self._memory.reply_room()
-        frames = codec.write_request(outgoing, memory, self._reply_room)
+        self._reply_room = reply_room = self._memory.reply_room()
+        frames = codec.write_request(outgoing, memory, reply_room)
         room_bytes = INLINE_BYTES if memory is None else memory.request.size
-        if self._open_line() is not None and outgoing.bulk_bytes <= room_bytes:
-            self._send_by_line(frames)
+        line = self._open_line(call)
+        if line is not None and outgoing.bulk_bytes <= room_bytes:
+            self._send_by_line(line, frames)
         else:
-            self._incoming = self._call
-            self._outbox.put(frames)
+            self._incoming = call
+            outbox.put(frames)
 
-    def _open_line(self) -> Line | None:
-        """Return the line of the open stream, if it has one; it ends with the stream."""
+    def _open_line(self, call: Any) -> Line | None:
+        """Return the line of an open stream, if it has one; it ends with the stream."""
         line = self._memory.line
         if line is not self._line:
             self._line = line
             if line is not None:
                 self._incoming_by_line = line.frames()
-                if not self._call.add_callback(line.shut):
+                if not call.add_callback(line.shut):
                     line.shut()
         return line
 
-    def _send_by_line(self, frames: _Frames) -> None:
-        assert self._line is not None
-        self._again = tuple(frames)
+    def _send_by_line(self, line: Line, frames: _Frames) -> None:
+        self._again = again = tuple(frames)
         self._incoming = self._incoming_by_line
         try:
-            self._line.send(self._again)
+            line.send(again)
         except OSError as error:
             self._drop()
             raise ShardUnavailable(f"{self._peer}: the connection broke ({error}).") from error

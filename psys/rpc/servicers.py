@@ -70,7 +70,9 @@ class GradientsServicer:
                 for first in frames:
                     with errors_to_status(context):
                         incoming = codec.open_request(first, frames)
-                        replies = self._answer(caller, incoming, context, ticket, offer)
+                        replies = self._answer(
+                            caller, incoming, context, context.is_active, ticket, offer
+                        )
                     yield from replies
                     offer = None
             finally:
@@ -80,6 +82,11 @@ class GradientsServicer:
         self, caller: object, context: grpc.ServicerContext, ticket: Ticket, line: Line
     ) -> None:
         """Serve what comes by the line of a stream, as what comes by the stream itself."""
+
+        def is_wanted() -> bool:
+            return context.is_active() and not line.ended
+
+        self._in_flight.wake()  # what the line before this one brought may wait for room
         try:
             for frame in line.frames():
                 if not context.is_active():
@@ -87,7 +94,7 @@ class GradientsServicer:
                 try:
                     # A request is one frame here: what comes after a bad one begins anew.
                     incoming = codec.open_request(frame, iter(()))
-                    replies = self._answer(caller, incoming, context, ticket, None)
+                    replies = self._answer(caller, incoming, context, is_wanted, ticket)
                 except Exception as error:
                     # The trainer sends it again by the stream, which says what is wrong: what was
                     # applied is known by its number.
@@ -104,8 +111,9 @@ class GradientsServicer:
         caller: object,
         incoming: codec.IncomingRequest,
         context: grpc.ServicerContext,
+        is_wanted: Callable[[], bool],
         ticket: Ticket | None,
-        offer: SharedMemoryOffer | None,
+        offer: SharedMemoryOffer | None = None,
     ) -> Iterator[bytes]:
         limit_bytes = self._host.request_limit_bytes(incoming.header.generation)
         if limit_bytes is None:
@@ -116,7 +124,7 @@ class GradientsServicer:
         segment = None if ticket is None else ticket.segment
         room = codec.find_reply_room(incoming, segment)
         size = codec.request_bytes(incoming, limit_bytes)
-        with self._in_flight.enter(size, context.is_active, context.cancel) as entry:
+        with self._in_flight.enter(size, is_wanted, context.cancel) as entry:
             request = codec.decode_request(incoming, limit_bytes, segment, self._recycler)
             entry.arrived()
 

@@ -67,13 +67,15 @@ class StreamMemory:
     @property
     def line(self) -> Line | None:
         """The line of the open stream, which came with its segment; None without one."""
-        return None if self.segment is None else self.segment.line
+        segment = self.segment  # forget() may be called in another thread
+        return None if segment is None else segment.line
 
     def reply_room(self) -> Room | None:
         """Return where the next reply may lie, None for frames."""
-        if self.segment is None or self._largest_reply <= INLINE_BYTES:
+        segment = self.segment
+        if segment is None or self._largest_reply <= INLINE_BYTES:
             return None
-        return self.segment.reply_room()
+        return segment.reply_room()
 
     def note_reply(
         self, header: gradients_pb2.ExchangeResponseHeader, reply: ExchangeReply
