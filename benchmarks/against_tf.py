@@ -199,6 +199,12 @@ def print_cell(result: dict[str, Any]) -> None:
         )
 
 
+LEGEND = (
+    "ratio: to TF's steps/s. CPU ms: of all roles, a step. first, last: s from the start to the "
+    "first\nand the last trainer's first step. MiB: resident. GF/s: the speed probe. others: cores "
+    "that other\nprocesses used; windows with others > 0.1 say little. rounds: that ran at one "
+    "speed."
+)
 HEADER = (
     f"{'':2}{'topology':19}{'variant':16}{'steps/s':>8}{'ratio':>7}{'CPU ms':>9}{'of ps':>7}"
     f"{'first':>8}{'last':>7}{'ps MiB':>8}{'peak':>7}{'tr. MiB':>8}{'peak':>7}{'GF/s':>7}"
@@ -227,6 +233,7 @@ def main() -> None:
     parser.add_argument("--reread", type=Path, help="print the table of a JSON file again")
     options = parser.parse_args()
     if options.reread:
+        print(LEGEND)
         print(HEADER)
         for cell in json.loads(options.reread.read_text())["cells"]:
             summarize(cell)
@@ -252,6 +259,7 @@ def main() -> None:
         "variants": {},
         "cells": [],
     }
+    print(LEGEND)
     print(HEADER)
     for workload in options.workloads.split(","):
         assert workload in WORKLOADS, f"no workload {workload!r}"

@@ -38,7 +38,9 @@ class ParameterServerStrategy:
 
     Attributes:
         consistency: "async": a gradient is applied as soon as it comes, never dropped;
-            "bounded": and no trainer is more than ``staleness`` steps ahead of the slowest;
+            "bounded": and no trainer is more than ``staleness`` steps ahead of the slowest
+            (stale synchronous parallel, Ho et al., 2013; with ``pipeline_depth=1`` a step is
+            computed from values that may lack one step more of it);
             "sync": gradients of ``replicas_to_aggregate`` trainers, or more where more are there
             when an update is made, are averaged into one update.
         staleness: for "bounded", in steps.

@@ -141,8 +141,8 @@ def tell_failure(membership: Membership, reason: str) -> None:
         # The lead is gone too; this process still ends with its own error.
         logger.warning("The lead could not be told of the failure.")
         if membership.is_chief:
-            settings = membership.settings
-            settings.keep(Verdict(False, f"{settings.task}: {reason}"), _run_of(attendance))
+            verdict = _own_verdict(attendance, f"{membership.settings.task}: {reason}")
+            membership.settings.keep(verdict, _run_of(attendance))
         return
     if directive.standing is Standing.ADMITTED:
         keep_verdict(membership)
@@ -157,6 +157,15 @@ def keep_verdict(membership: Membership) -> None:
     directive = attendance.directive
     if directive.verdict is not None:
         membership.settings.keep(directive.verdict, _run_of(attendance))
+
+
+def _own_verdict(attendance: Attendance, reason: str) -> Verdict:
+    """Return FAILED as the chief knows it, where there is no lead to say it."""
+    facts, step = attendance.report.chief, attendance.directive.global_step
+    if facts is None or not facts.committed:
+        return Verdict(False, reason, step)
+    newest = facts.committed[-1]
+    return Verdict(False, reason, max(step, newest.global_step), newest.path)
 
 
 def _run_of(attendance: Attendance) -> str:

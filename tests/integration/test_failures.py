@@ -74,6 +74,24 @@ def test_psys_run_ends_with_the_reason(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / "verdict.json").read_text())["verdict"] == "FAILED"
 
 
+def test_a_chief_whose_lead_is_gone_for_good_says_itself_how_far_the_job_came(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = tmp_path / "never"
+    arguments = ["--max_steps", 60, "--save_steps", 20, "--recover_secs", 2]
+    cluster = make_cluster(ps=2, arguments=[*arguments, "--hold", f"30:{opened}"])
+    roles = cluster.start_all()
+    roles["chief:0"].saw("Saved checkpoint for step [2-9]")
+    roles["ps:0"].kill()
+    opened.touch()
+    failed("The lead was out of reach", roles["chief:0"])
+    for name in ("worker:0", "ps:1"):
+        assert roles[name].wait() != 0
+    verdict = cluster.verdict
+    assert (verdict["verdict"], Path(verdict["checkpoint"]).is_dir()) == ("FAILED", True)
+    assert verdict["global_step"] >= 20
+
+
 def test_a_second_process_of_one_ps_is_refused_and_the_job_goes_on(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
