@@ -153,7 +153,11 @@ class RemoteShard(Shard):
         if call is None or outbox is None:
             outbox = queue.SimpleQueue()
             exchange = self._open_channel().stream_stream(codec.EXCHANGE, None, None)
-            call = exchange(_frames_from(outbox), metadata=self._metadata)
+            try:
+                call = exchange(_frames_from(outbox), metadata=self._metadata)
+            except ValueError:  # from gRPC, if the channel was closed since
+                self._open_channel()
+                raise
             self._call, self._outbox = call, outbox
         self._awaited = True
         memory = self._memory.for_request(outgoing.bulk_bytes)
@@ -216,8 +220,10 @@ class RemoteShard(Shard):
         except grpc.RpcError as failure:
             self._drop()
             raise error_of(failure, self._peer) from failure
-        except ModelError:
+        except ModelError as error:
             self._drop()
+            if self._closed:  # meanwhile: it took away what the answer was to be checked against
+                raise ShardUnavailable(f"{self._peer}: the connection was closed.") from error
             raise
         self._awaited = False
         return reply

@@ -97,19 +97,18 @@ class StreamMemory:
         self._offer, self._failures = None, 0
 
     def _let_go(self) -> None:
-        if self.line is not None:
-            self.line.close()
-        self.segment = None
+        segment, self.segment = self.segment, None
+        if segment is not None and segment.line is not None:
+            segment.line.close()
 
     def _grow(self) -> None:
         needed = self._largest_request, self._largest_reply
-        if self._offer is None:
-            return
-        if self.segment is not None and self.segment.fits(*needed):
+        offer, segment = self._offer, self.segment  # forget() may be called in another thread
+        if offer is None or (segment is not None and segment.fits(*needed)):
             return
         self._let_go()
         request_bytes, reply_bytes = map(room_bytes, needed)
-        fetched = fetch_segment(self._offer, request_bytes, reply_bytes, self._place)
+        fetched = fetch_segment(offer, request_bytes, reply_bytes, self._place)
         if isinstance(fetched, NoSharedMemory):
             self._failures += 1
             if not fetched.passing or self._failures == ATTEMPTS:

@@ -241,6 +241,21 @@ def test_rows_that_are_not_there_cannot_be_pulled(
     assert (reply.outcome, bench.count) == (Outcome.REFUSED, 0.0)
 
 
+def test_more_rows_than_there_are_cannot_be_pulled(
+    bench: ShardBench, request_of: Callable[..., Any]
+) -> None:
+    """Named again and again, a few rows would make a reply of any size."""
+    rows = {"table": np.array([0, 1, 2, 3, 2], np.int64)}
+    (reply,) = bench.exchange(request_of(1, bench.ones(), rows=rows))
+    assert (reply.outcome, bench.count) == (Outcome.REFUSED, 0.0)
+    assert reply.reason == "5 rows of 'table' are wanted; it has 4."
+    assert not reply.rows
+    rows = {"table": np.array([2, 0, 2, 2], np.int64)}
+    (reply,) = bench.exchange(request_of(1, bench.ones(), rows=rows))
+    assert (reply.outcome, bench.count) == (Outcome.APPLIED, 1.0)
+    assert reply.rows["table"].tolist() == [[1], [0], [1], [1]]
+
+
 def test_the_largest_push_is_within_the_limit(bench: ShardBench) -> None:
     limit = bench.shard.request_limit_bytes()
     bench.obey(generation="h", phase=ShardPhase.LOADING)

@@ -167,6 +167,19 @@ def test_a_request_that_makes_no_sense_is_refused(name: str) -> None:
         decode([ODD[name]])
 
 
+@pytest.mark.parametrize(
+    "field", [{"task": "é" * 65}, {"examples": 2**32 + 1}], ids=["task", "examples"]
+)
+def test_what_no_trainer_says_of_itself_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"at most 64 characters, a batch 4,294,967,296 examples"):
+        decode([message(has_push=False, **field)])
+
+
+def test_the_longest_name_and_the_largest_batch_are_taken() -> None:
+    found = decode([message(has_push=False, task="é" * 64, examples=2**32)])
+    assert (found.task, found.examples) == ("é" * 64, 2**32)
+
+
 @pytest.mark.parametrize("field", ["outcome", "grant"])
 @pytest.mark.parametrize("number", [0, 11])
 def test_a_reply_of_a_later_version_is_refused_in_words(field: str, number: int) -> None:

@@ -17,6 +17,8 @@ from hypothesis.extra import numpy as hnp
 from psys.errors import ModelError
 from psys.rpc.frames import (
     FRAME_BYTES,
+    HEADER_LIMIT_BYTES,
+    MOST_FIELDS,
     Incoming,
     Named,
     describe,
@@ -178,6 +180,49 @@ def test_a_shape_of_many_axes_is_refused_without_their_product() -> None:
     with pytest.raises(ModelError, match="absurd"):
         take(incoming)
     assert time.monotonic() - begun < 3.0  # the product took more than 20
+
+
+def of_bytes(size: int) -> Header:
+    header = Header(generation="g" * (size - 10))
+    header.generation += "g" * (size - header.ByteSize())
+    assert header.ByteSize() == size
+    return header
+
+
+def of_fields(number: int, name: str) -> Header:
+    return Header(tensors=[tensors_pb2.Tensor(name=name)] * number)
+
+
+class Unparsed:
+    """A kind of header that must not be parsed."""
+
+    @staticmethod
+    def FromString(data: bytes) -> Header:  # noqa: N802
+        pytest.fail(f"{len(data):,} bytes were parsed")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: of_bytes(HEADER_LIMIT_BYTES + 1), "8,388,609 bytes; at most 8,388,608"),
+        (lambda: of_fields(MOST_FIELDS + 1, "v"), "more than 65,536 arrays"),
+        (lambda: of_fields(MOST_FIELDS + 1, ""), "more than 65,536 arrays"),
+    ],
+    ids=["bytes", "arrays", "the smallest fields there are"],
+)
+def test_a_header_that_is_too_large_is_refused_before_it_is_parsed(
+    make: Callable[[], Header], reason: str
+) -> None:
+    unparsed: Any = Unparsed
+    with pytest.raises(ModelError, match=f"chief .* {reason}"):
+        open_message(stock(make(), b""), iter(()), unparsed, "chief")
+
+
+def test_the_largest_headers_are_taken() -> None:
+    most = of_fields(MOST_FIELDS, "v")
+    assert most.ByteSize() > 2 * MOST_FIELDS  # or its fields were not even counted
+    for header in (most, of_bytes(HEADER_LIMIT_BYTES)):
+        assert opened([stock(header, b"")]).header == header
 
 
 def test_more_than_the_limit_is_refused_before_memory_is_allocated() -> None:

@@ -311,6 +311,40 @@ def test_a_ticket_redeemed_again_and_again_has_one_line(job: Any, attacker: Atta
         found.line.close()
 
 
+def test_lines_left_while_their_requests_wait_for_room_leave_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = InFlight(ONES.nbytes)
+    monkeypatch.setattr("psys.rpc.server.InFlight", lambda _: gate)
+    live = Live(monkeypatch)
+    attacker = Attacker(live.address, G)
+    weight = type(WEIGHT)()
+    weight.CopyFrom(WEIGHT)
+    weight.shape[:] = [ROWS]
+    waiting: list[object] = []
+
+    def only_a_new_one_waits() -> bool:
+        return len(gate._queue) == len(lines()) == 1 and list(gate._queue) != waiting
+
+    with gate.enter(ONES.nbytes):
+        for number in range(2, 32):  # of the segment
+            found: Any = fetch_segment(attacker.offer, ONES.nbytes, PAGE)
+            found.request.segment.region(0, ONES.nbytes).view(np.float32)[:] = number
+            fields = {"tensors": [weight], "bulk_region": region(number, 0, ONES.nbytes)}
+            request = attacker.request(sequence=1, has_push=True, **fields)
+            found.line.send([request.SerializeToString()])
+            found.line.close()
+            until(only_a_new_one_waits)
+            waiting = list(gate._queue)
+        assert live.version == 0
+    until(lambda: not lines())
+    assert live.version == 1
+    reply = attacker.send(pull_dense=True)
+    assert (np.frombuffer(reply.bulk, np.float32) == -31).all()  # what the last line brought
+    attacker.close()
+    live.close()
+
+
 # ---------------------------------------------------------------- many
 
 

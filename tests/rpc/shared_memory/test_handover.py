@@ -177,6 +177,35 @@ def test_who_connects_and_says_nothing_keeps_nobody_waiting() -> None:
             connection.close()
 
 
+def test_too_many_who_say_nothing_push_out_the_oldest_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handover, "HANDOVER_LIMIT_SECS", 100.0)  # nobody's time is over
+    one = Handover()
+    silent = []
+    try:
+        for _ in range(handover.MOST_UNANSWERED + 3):
+            silent.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            silent[-1].connect(handover._abstract(one._name))
+            silent[-1].setblocking(False)
+        with one.stream() as ticket:
+            assert ticket is not None
+            found = fetch_segment(ticket.offer(), PAGE, PAGE)
+            assert isinstance(found, TrainerSegment)
+            assert found.line is not None
+            found.line.close()
+        # Connections are taken in order: the trainer's, too, made one of them leave.
+        for connection in silent[:4]:
+            assert connection.recv(1) == b""
+        for connection in silent[4:]:
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+    finally:
+        one.close()
+        for connection in silent:
+            connection.close()
+
+
 def test_another_user_is_not_even_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Handover()
     other = os.getuid() + 1

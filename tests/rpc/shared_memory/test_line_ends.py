@@ -10,7 +10,7 @@ import struct
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exchanging import ONES, ROWS, G, exchange, lines, push, shared, until
+from exchanging import ONES, ROWS, G, exchange, lines, pull, push, shared, until
 from live_ps import Live
 
 from psys.arrays import VariableSpec
@@ -29,7 +29,7 @@ from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer
 from psys.parameters import Parameters
 from psys.ps.messages import ExchangeReply, Outcome
-from psys.rpc import channel
+from psys.rpc import channel, remote_shard, stream_memory
 from psys.rpc import server as server_module
 from psys.rpc.remote_shard import RemoteShard
 from psys.rpc.server import Server
@@ -296,6 +296,62 @@ def test_closing_while_an_answer_is_awaited(live: Live, connect: Any, other_thre
     until(lambda: not lines())
     live.let_go()
     assert live.version == 2
+
+
+def count_lines(
+    work: Callable[[], object], at: int = 0, act: Callable[[], None] | None = None
+) -> int:
+    """Return how many lines of the client's code some work runs.
+
+    Before the one whose number is ``at``, another thread does ``act``.
+    """
+    count = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        if frame.f_code.co_filename not in (remote_shard.__file__, stream_memory.__file__):
+            return None
+        count += event == "line"
+        if event == "line" and count == at:
+            acting = threading.Thread(target=act)
+            acting.start()
+            acting.join(20)
+            assert not acting.is_alive()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("exchanges_before", [0, 1, 2])
+def test_closing_before_any_line_of_an_exchange(
+    live: Live, connect: Any, exchanges_before: int
+) -> None:
+    """It opens a stream; or fetches a segment, or a larger one, and goes by its line."""
+
+    def opened() -> RemoteShard:
+        shard: RemoteShard = connect(live.address)
+        for _ in range(exchanges_before):
+            exchange(shard, pull())
+        return shard
+
+    shard = opened()
+    begun = count_lines(lambda: shard.begin_exchange(push(1)))
+    assert by_line(shard) is (exchanges_before > 0)
+    finished = count_lines(shard.finish_exchange)
+    assert min(begun, finished) > 20
+    for line in range(1, begun + finished + 1):
+        shard = opened()
+        try:
+            count_lines(lambda shard=shard: exchange(shard, push(1)), line, shard.close)
+        except ShardUnavailable:
+            continue
+        assert line > begun  # the answer was here
 
 
 # ---------------------------------------------------------------- the network

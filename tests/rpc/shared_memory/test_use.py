@@ -124,6 +124,16 @@ def test_the_socket_of_a_killed_ps_is_removed_by_the_next_and_no_other(tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_only_has_the_name_of_a_socket_stays(tmp_path: Path) -> None:
+    mine, abandoned = tmp_path / "psys-notes.sock", tmp_path / "psys-000000000000.sock"
+    mine.write_text("not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(abandoned))
+    Handover(str(tmp_path)).close()
+    assert list(tmp_path.iterdir()) == [mine]
+    assert mine.read_text() == "not a socket"
+
+
 def test_a_directory_that_cannot_be_had_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     one = Handover(str(tmp_path / "file" / "meet"))
