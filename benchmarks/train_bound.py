@@ -7,7 +7,9 @@ parameters in local arrays: no lead, no shard, no request, no hook. Started by t
 from __future__ import annotations
 
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from workloads import WORKLOADS, load_data
 import psys as tf
 from psys.arrays import DTYPES, IndexedSlices
 from psys.compute.train_store import TrainStore
+from psys.environment import numeric_threads
 from psys.optimizers import optimizer as optimizers
 from psys.train.input_pipeline import InputContext, InputPipeline, batches
 from psys.train.model import build, loss_and_gradients
@@ -75,13 +78,25 @@ def main() -> None:
     def fetch(table: str, ids: Any) -> Any:
         raise AssertionError(f"{len(ids)} rows of {table} were not foreseen.")
 
+    # As a trainer that has the cores to itself.
+    two = numeric_threads() == 1 and len(os.sched_getaffinity(0)) > 1
+    second = ThreadPoolExecutor(1) if two else None
     step = 0
     while batch is not None:
         dense = {name: one.value for name, one in variables.items() if not one.spec.sparse}
         rows = {
             name: (ids, variables[name].value.take(ids, axis=0)) for name, ids in batch.rows.items()
         }
-        store = TrainStore(model.specs, dense, rows, fetch, stacks=stacks, global_step=step, seed=1)
+        store = TrainStore(
+            model.specs,
+            dense,
+            rows,
+            fetch,
+            stacks=stacks,
+            global_step=step,
+            seed=1,
+            second=second,
+        )
         _, gradients, _ = loss_and_gradients(model, call_model, batch.features, batch.labels, store)
         for name, gradient in gradients.items():
             variables[name].apply(gradient)

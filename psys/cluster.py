@@ -125,6 +125,14 @@ class ClusterSpec:
             for job, listed in jobs.items()
         }
 
+    def trainers_beside(self, task: Task) -> int:
+        """Return how many trainers have addresses on a task's host, the task itself included."""
+        host = self.address(task).rpartition(":")[0]
+        return sum(
+            (one.is_chief or one.type == WORKER) and address.rpartition(":")[0] == host
+            for one, address in self.addresses
+        )
+
     @property
     def chief(self) -> str | None:
         """The address of the chief (or master), None where none is listed."""

@@ -87,6 +87,12 @@ def wants_tracebacks() -> bool:
     return bool(os.environ.get("PSYS_TRACEBACK"))
 
 
+def numeric_threads() -> int | None:
+    """Return how many threads the numeric libraries were given, None if nobody said."""
+    said = next((value for name in THREAD_VARIABLES if (value := os.environ.get(name))), "")
+    return int(said) if said.isdecimal() else None
+
+
 def child_environment(
     tf_config: Mapping[str, Any], extra: Mapping[str, str] | None = None, threads: int = 1
 ) -> dict[str, str]:

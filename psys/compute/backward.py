@@ -7,6 +7,7 @@ up one by one while it runs, so each is a root of its own and one pass backward 
 from __future__ import annotations
 
 from collections.abc import Collection
+from concurrent.futures import Executor
 from typing import Any
 
 # add_outgrads and toposort are the two pieces autograd's own backward_pass is made of.
@@ -15,6 +16,8 @@ from autograd.tracer import isbox, new_box
 from autograd.util import toposort
 
 from psys.arrays import Array
+from psys.compute.deferred import Deferred, value_of
+from psys.compute.tracing import PartwiseVjp
 
 # Lower than any trace autograd opens itself (0, 1, ...), so that an autograd.grad inside a
 # model_fn nests in ours; higher than -1, which autograd takes for "not traced".
@@ -39,21 +42,42 @@ def untraced(value: Any) -> Any:
     return value
 
 
-def backward(result: Any, gradient: Array, roots: Collection[Any]) -> dict[Any, Array]:
+def backward(
+    result: Any, gradient: Array, roots: Collection[Any], second: Executor | None = None
+) -> dict[Any, Array]:
     """Return, for each root that ``result`` depends on, its gradient.
 
     Args:
         result: a traced value.
         gradient: the gradient of ``result``, of its shape.
         roots: nodes that ``new_root`` made.
+        second: a thread that computes some of them meanwhile; None for none.
     """
-    flowing = {result._node: (gradient, False)}
-    found: dict[Any, Array] = {}
+    flowing: dict[Any, Any] = {result._node: (gradient, False)}
+    found: dict[Any, Any] = {}
     for node in toposort(result._node):
-        outgrad = flowing.pop(node)
+        outgrad, _ = flowing.pop(node)
         if node in roots:
-            found[node] = outgrad[0]
+            found[node] = outgrad
             continue
-        for parent, ingrad in zip(node.parents, node.vjp(outgrad[0]), strict=True):
-            flowing[parent] = add_outgrads(flowing.get(parent), ingrad)
+        outgrad = value_of(outgrad)
+        if second is not None and isinstance(node.vjp, PartwiseVjp):
+            ingrads = node.vjp.begin(outgrad, second)
+        else:
+            ingrads = node.vjp(outgrad)
+        for parent, ingrad in zip(node.parents, ingrads, strict=True):
+            flowing[parent] = _added(flowing.get(parent), ingrad)
+    # The second thread takes them in their order: what it has not come to is computed here.
+    for node in reversed(found):
+        found[node] = value_of(found[node])
     return found
+
+
+def _added(before: tuple[Any, bool] | None, ingrad: Any) -> tuple[Any, bool]:
+    """Return what flows to a node, with whether it may be added to in place."""
+    if before is None and isinstance(ingrad, Deferred):
+        return ingrad, False
+    if before is not None:
+        before = value_of(before[0]), before[1]
+    added: tuple[Any, bool] = add_outgrads(before, value_of(ingrad))
+    return added

@@ -18,7 +18,10 @@ from psys.compute.cross_entropy import (
 )
 from psys.compute.embedding import Combination, combination, segment_combine
 from psys.compute.placed import added_up, side_by_side
-from psys.compute.tracing import by_many
+from psys.compute.tracing import by_many, by_parts
+
+LEAST_PRODUCT = 1 << 22
+"""Multiplications of a product that is worth handing to a second thread: some 30 µs."""
 
 __all__ = [
     "Combination",
@@ -65,11 +68,22 @@ def _dense_forward(x: Array, kernel: Array, bias: Array | None) -> Array:
     return result
 
 
-def _dense_gradients(
-    g: Array, argnums: tuple[int, ...], x: Array, kernel: Array, _bias: Array | None
-) -> tuple[Array, ...]:
-    parts = (lambda: g @ kernel.T, lambda: x.T @ g, lambda: g.sum(axis=0))
-    return tuple(parts[argnum]() for argnum in argnums)
+def _by_x(g: Array, _x: Array, kernel: Array, _bias: Array | None) -> Array:
+    return g @ kernel.T
+
+
+def _by_kernel(g: Array, x: Array, _kernel: Array, _bias: Array | None) -> Array:
+    return x.T @ g
+
+
+def _by_bias(g: Array, *_args: Array | None) -> Array:
+    result: Array = g.sum(axis=0)
+    return result
+
+
+def _may_wait(g: Array, x: Array, _kernel: Array, _bias: Array | None) -> int | None:
+    """Return the kernel's number: nothing further back depends on its gradient."""
+    return 1 if x.size * g.shape[1] >= LEAST_PRODUCT else None
 
 
 def _add_n_forward(*arrays: Array) -> Array:
@@ -83,5 +97,5 @@ def _add_n_gradients(g: Array, argnums: tuple[int, ...], *_arrays: Array) -> tup
     return (g,) * len(argnums)
 
 
-_dense = by_many(_dense_forward, _dense_gradients)
+_dense = by_parts(_dense_forward, (_by_x, _by_kernel, _by_bias), _may_wait)
 _add_n = by_many(_add_n_forward, _add_n_gradients)

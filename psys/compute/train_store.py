@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +35,7 @@ class TrainStore(VariableStore):
         global_step: int = 0,
         seed: int = 0,
         ahead: int = 0,
+        second: Executor | None = None,
     ) -> None:
         """Take what was pulled for this step.
 
@@ -46,6 +48,7 @@ class TrainStore(VariableStore):
             global_step: the global step of this run.
             seed: the job's seed.
             ahead: how many steps of this trainer lie between the global step and this run.
+            second: a thread that computes some of the gradients; None for none.
         """
         super().__init__(global_step=global_step, seed=seed, ahead=ahead)
         self._specs = specs
@@ -53,6 +56,7 @@ class TrainStore(VariableStore):
         self._rows = rows
         self._fetch = fetch
         self._stacks = stacks
+        self._second = second
         self._given: dict[str, Array] = {}
         self._roots: dict[Any, tuple[str, Array | None]] = {}
         self._stack_rows: dict[str, StackRows] = {}
@@ -205,7 +209,9 @@ class TrainStore(VariableStore):
         if np.size(value) != 1:
             raise ModelError(f"Loss must be scalar, given shape {np.shape(value)}.")
         roots = {**self._roots, **self._stack_roots}
-        found = backward(loss, np.ones_like(value), roots) if is_traced(loss) else {}
+        found: dict[Any, Array] = {}
+        if is_traced(loss):
+            found = backward(loss, np.ones_like(value), roots, self._second)
         if not found:
             names = {name for name, _ in self._roots.values()}.union(
                 *(tables for _, tables in self._stack_roots.values())

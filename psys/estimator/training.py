@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,7 @@ from psys.train.model import build
 from psys.train.overlapped import OverlappedSession
 from psys.train.progress import ProgressReporter
 from psys.train.restoring import new_seed
+from psys.train.second_thread import second_thread
 from psys.train.session import LoopResult, Session
 from psys.train.sync_replicas import policy_of
 from psys.train.trainer import Trainer
@@ -105,6 +107,7 @@ class TrainingRun:
         self._reporter: ProgressReporter | None = None
         self._saver: CheckpointSaverHook | None = None
         self._session: Session | None = None
+        self._second: Executor | None = None
         self._hooks: list[SessionRunHook] = []
         self._around_hooks = ExitStack()
         self._stopped_at: Directive | None = None
@@ -170,7 +173,10 @@ class TrainingRun:
         # Trainers at the same global step must not draw the same numbers.
         own_seed = seed + arguments.input_context.input_pipeline_id
         kind = OverlappedSession if config.strategy.pipeline_depth else Session
-        session = kind(model, self._call_model, trainer, pipeline, self._hooks, own_seed)
+        self._second = second_thread(config.cluster_config)
+        session = kind(
+            model, self._call_model, trainer, pipeline, self._hooks, own_seed, self._second
+        )
         self._session = session
         if self.control is not None:
             self.control.reached = lambda: session.global_step
@@ -255,6 +261,8 @@ class TrainingRun:
         self._around_hooks.close()
         if self._session is not None:
             self._session.close()
+        if self._second is not None:
+            self._second.shutdown()
         if self._pipeline is not None:
             self._pipeline.close()
         if self.control is not None:

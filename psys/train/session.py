@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from psys.arrays import Gradient, IndexedSlices
@@ -103,6 +104,7 @@ class Session:
         pipeline: InputPipeline,
         hooks: Sequence[SessionRunHook],
         seed: int,
+        second: Executor | None = None,
     ) -> None:
         """Prepare; ``run`` trains.
 
@@ -113,6 +115,7 @@ class Session:
             pipeline: of its batches.
             hooks: called around each step, in order.
             seed: for dropout and the like; another one in every trainer.
+            second: a thread that computes some of the gradients; None for none.
         """
         self._model = model
         self._call_model = call_model
@@ -120,6 +123,7 @@ class Session:
         self._pipeline = pipeline
         self._hooks = tuple(hooks)
         self._seed = seed
+        self._second = second
         self._steps = 0
         self._dropped = 0
         self._loss: float | None = None
@@ -283,6 +287,7 @@ class Session:
             global_step=step,
             seed=self._seed,
             ahead=ahead,
+            second=self._second,
         )
         loss, gradients, spec = loss_and_gradients(
             self._model, self._call_model, batch.features, batch.labels, store
