@@ -25,6 +25,7 @@ from psys.arrays import DTYPES, IndexedSlices
 from psys.compute.train_store import TrainStore
 from psys.environment import numeric_threads
 from psys.optimizers import optimizer as optimizers
+from psys.rpc.freed_memory import keep_freed_memory
 from psys.train.input_pipeline import InputContext, InputPipeline, batches
 from psys.train.model import build, loss_and_gradients
 
@@ -55,6 +56,7 @@ class LocalVariable:
 
 def main() -> None:
     options = json.loads(sys.argv[1])
+    keep_freed_memory()  # as every trainer of a cluster does
     workload = WORKLOADS[options["workload"]]
     data = load_data(workload, Path(options["data"]))
     log = StepLog(Path(options["steps"]))
