@@ -29,6 +29,7 @@ PARTS: tuple[tuple[str, str, str], ...] = (
     ("model: forward", "psys.train.session", "loss_and_gradients"),
     ("model: forward, gather and add rows", "psys.kernels", "gather_add"),
     ("model: backward", "psys.compute.train_store", "TrainStore._differentiate"),
+    ("model: backward, in either thread", "psys.compute.deferred", "Deferred._compute"),
     ("model: backward, sums of rows", "psys.kernels", "scatter_add"),
     ("model: backward, sums of rows", "psys.kernels", "add_rows"),
     ("exchange: prepare, the rest", "psys.parameters", "Parameters.begin"),

@@ -19,20 +19,23 @@ from psys.arrays import Array
 class Deferred:
     """A gradient that the second thread computes, unless it has not begun when it is needed."""
 
-    def __init__(self, second: Executor, compute: Callable[[], Array]) -> None:
+    def __init__(self, second: Executor, gradient: Callable[[], Array]) -> None:
         """Hand it over.
 
         Args:
             second: of one thread.
-            compute: returns the gradient; it must not matter which thread calls it.
+            gradient: returns it; it must not matter which thread calls it.
         """
-        self._compute = compute
+        self._gradient = gradient
         # With what this thread has set for numpy's errors.
-        self._future = second.submit(copy_context().run, compute)
+        self._future = second.submit(copy_context().run, self._compute)
 
     def value(self) -> Array:
         """Return the gradient, waiting for it if it is under way."""
         return self._compute() if self._future.cancel() else self._future.result()
+
+    def _compute(self) -> Array:
+        return self._gradient()
 
 
 def value_of(gradient: Any) -> Any:

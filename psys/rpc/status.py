@@ -77,7 +77,7 @@ def error_of(failure: grpc.RpcError, peer: str) -> PsysError:
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return ConfigError(
             f"{peer} does not answer this call ({details}). Give every task the same TF_CONFIG "
-            "cluster, and see that nothing else listens there."
+            "cluster, its ps in the same order, and see that nothing else listens there."
         )
     for kind, known in TABLE:
         if code is known:
