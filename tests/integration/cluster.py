@@ -290,5 +290,7 @@ def visits(path: Path | str) -> np.ndarray[Any, Any]:
 
 def manifests(model_dir: Path) -> list[dict[str, Any]]:
     """Return every committed checkpoint's manifest, oldest first."""
-    files = sorted((model_dir / "checkpoints").glob("model-*/manifest.json"))
-    return [json.loads(file.read_text()) for file in files]
+    files = (model_dir / "checkpoints").glob("model-*/manifest.json")
+    found = [json.loads(file.read_text()) for file in files]
+    # On a busy machine two saves may be of one step: the second was asked for at a later one.
+    return sorted(found, key=lambda one: (one["global_step"], one["created_unix_secs"]))

@@ -77,9 +77,9 @@ def test_a_broken_watch_has_no_gap_and_no_repeat(
         seen.append(event)
     assert isinstance(event, Verdict)
     assert event.finished
-    committed = [one["checkpoint_id"] for one in manifests(cluster.model_dir)]
-    assert [one.checkpoint_id for one in seen if not one.final] == committed
-    assert [one.checkpoint_id for one in seen if one.final] == committed[-1:]
+    committed = [(m["global_step"], m["checkpoint_id"]) for m in manifests(cluster.model_dir)]
+    assert [(one.global_step, one.checkpoint_id) for one in seen if not one.final] == committed
+    assert [(one.global_step, one.checkpoint_id) for one in seen if one.final] == committed[-1:]
 
 
 @pytest.mark.chaos
