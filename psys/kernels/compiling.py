@@ -216,7 +216,7 @@ def _alone(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         give_up = time.monotonic() + COMPILE_WAIT_SECS
         while not _try_lock(file.fileno()) and time.monotonic() < give_up:
-            time.sleep(LOCK_POLL_SECS)
+            time.sleep(LOCK_POLL_SECS)  # flock waits for ever, or not at all
         yield  # closing the file gives the lock back
 
 

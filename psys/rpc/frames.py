@@ -31,6 +31,7 @@ ABSURD_BYTES = 1 << 62
 """No array of numpy's is larger, not even one with an axis of size zero."""
 
 HEADER_LIMIT_BYTES = 8 << 20
+"""Of one message. MOST_FIELDS arrays with names of a hundred characters fit."""
 MOST_FIELDS = 1 << 16
 """Of one header, its tensors among them: each takes memory, even one that is empty."""
 

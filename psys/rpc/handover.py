@@ -122,12 +122,11 @@ class Ticket:
         if not 0 < size <= SEGMENT_LIMIT_BYTES:
             raise ValueError(f"{size:,} bytes were asked for")
         self._segments += 1
-        descriptor = create_descriptor(size)
-        try:
+        with contextlib.ExitStack() as cleanup:
+            descriptor = create_descriptor(size)
+            cleanup.callback(os.close, descriptor)
             self.segment = Segment(self._segments, descriptor)
-        except Exception:
-            os.close(descriptor)
-            raise
+            cleanup.pop_all()
         return descriptor, _ANSWER.pack(self._segments, _proof(self._secret, b"ps", self._segments))
 
     def connect(self, connection: socket.socket) -> None:

@@ -27,8 +27,14 @@ def second_thread(config: ClusterConfig) -> Executor | None:
     """
     if config.cluster is None or numeric_threads() != 1:
         return None
-    cores = len(os.sched_getaffinity(0))
-    if cores < CORES_OF_A_TRAINER * config.cluster.trainers_beside(config.task):
+    if _cores() < CORES_OF_A_TRAINER * config.cluster.trainers_beside(config.task):
         return None
     logger.info("Gradients are computed in two threads.")
     return ThreadPoolExecutor(1, "psys-gradients")
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, where the system says; else all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
