@@ -30,10 +30,10 @@ ROWS, WIDTH, IDS, DENSE = 1_000_000, 16, 13_312, 1_500_000
 Call = Callable[[], Any]
 
 
-def load_twins() -> Any:
-    """Return the oracles the tests compare the kernels with."""
-    path = HERE.parent / "tests" / "kernels" / "twins.py"
-    spec = importlib.util.spec_from_file_location("twins", path)
+def load_oracle(name: str) -> Any:
+    """Return a module of oracles that the tests compare the kernels with."""
+    path = HERE.parent / "tests" / "kernels" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -103,7 +103,44 @@ def both(kernel: Call, twin: Call) -> tuple[Call, Call]:
     return kernel, twin
 
 
-def cases(twins: Any) -> dict[str, Callable[[], tuple[Call, Call]]]:
+def layers(twins: Any, ids: Any) -> dict[str, tuple[Call, Call]]:
+    """Return what a layer does with the rows of 26 columns, there and back: kernel and twin."""
+    generator = np.random.default_rng(4)
+    columns = ids.reshape(26, -1)
+    pairs = [np.unique(one, return_inverse=True) for one in columns]
+    index = np.stack([inverse.reshape(-1) for _, inverse in pairs])
+    stops = np.cumsum([len(found) for found, _ in pairs])
+    firsts = np.concatenate([[0], stops[:-1]])
+    parts = np.stack([firsts, stops, np.arange(26) * WIDTH], axis=1)
+    rows = generator.standard_normal((int(stops[-1]), WIDTH)).astype(np.float32)
+    wide = generator.standard_normal((columns.shape[1], 26 * WIDTH)).astype(np.float32)
+    out, sums = np.zeros_like(wide), np.zeros_like(rows)
+    return {
+        "gather_add": (
+            lambda: kernels.gather_add(rows, index, parts, out),
+            lambda: twins.gather_add(rows, index, parts, out),
+        ),
+        "scatter_add": (
+            lambda: kernels.scatter_add(wide, index, parts, sums),
+            lambda: twins.scatter_add(wide, index, parts, sums),
+        ),
+    }
+
+
+def hashes(farmhash: Any, ids: Any) -> dict[str, tuple[Call, Call]]:
+    """Return hashing strings: kernel, and the oracle in plain Python."""
+    found: dict[str, tuple[Call, Call]] = {}
+    for width in (8, 20):
+        strings = ids.astype(f"S{width}")
+        listed = strings.tolist()
+        found[f"fingerprint64, S{width} (beside Python)"] = (
+            lambda strings=strings: kernels.fingerprint64(strings),
+            lambda listed=listed: [farmhash.one_by_one(one) for one in listed],
+        )
+    return found
+
+
+def cases(twins: Any, farmhash: Any) -> dict[str, Callable[[], tuple[Call, Call]]]:
     """Return what is timed: name → makes kernel and twin, with the arrays they work on."""
     generator = np.random.default_rng(1)
     zipf = generator.zipf(1.2, IDS).astype(np.int64) % ROWS
@@ -121,6 +158,13 @@ def cases(twins: Any) -> dict[str, Callable[[], tuple[Call, Call]]]:
             both,
             partial(kernels.sum_duplicates, ids, values),
             partial(twins.sum_duplicates, ids, values),
+        )
+        table = np.full((ROWS, WIDTH), 0.1, np.float32)
+        wanted = np.unique(ids)
+        found[f"take_rows, {kind}"] = partial(
+            both,
+            partial(kernels.take_rows, table, wanted),
+            partial(np.take, table, wanted, axis=0),
         )
         for name in twins.TWINS:
             found[f"{name}, sparse, {kind}"] = partial(sparse_updates, twins, name, ids)
@@ -147,6 +191,7 @@ def cases(twins: Any) -> dict[str, Callable[[], tuple[Call, Call]]]:
             lambda: (bhalves.astype(np.uint32) << 16).view(np.float32),
         ),
     }
+    pairs |= layers(twins, zipf) | hashes(farmhash, zipf)
     return found | {name: partial(both, *pair) for name, pair in pairs.items()}
 
 
@@ -157,7 +202,7 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
     print(f"{'median of ' + str(options.runs):44}{'kernel':>10}{'numpy':>10}{'ratio':>7}")
-    for name, make in cases(load_twins()).items():
+    for name, make in cases(load_oracle("twins"), load_oracle("farmhash")).items():
         if options.only not in name:
             continue
         kernel, twin = median_ms(list(make()), options.runs)

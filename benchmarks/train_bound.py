@@ -21,6 +21,7 @@ from train_psys import input_fn_of, make_estimator
 from workloads import WORKLOADS, load_data
 
 import psys as tf
+from psys import kernels
 from psys.arrays import DTYPES, IndexedSlices
 from psys.compute.train_store import TrainStore
 from psys.environment import numeric_threads
@@ -87,7 +88,8 @@ def main() -> None:
     while batch is not None:
         dense = {name: one.value for name, one in variables.items() if not one.spec.sparse}
         rows = {
-            name: (ids, variables[name].value.take(ids, axis=0)) for name, ids in batch.rows.items()
+            name: (ids, kernels.take_rows(variables[name].value, ids))
+            for name, ids in batch.rows.items()
         }
         store = TrainStore(
             model.specs,

@@ -27,10 +27,11 @@ __all__ = [
     "gather_add",
     "hash_buckets",
     "hash_columns",
-    "prepare_push",
+    "prepare_rows",
     "prepare_update",
     "scatter_add",
     "sum_duplicates",
+    "take_rows",
     "to_bfloat16",
     "to_float16",
     "unique",
@@ -42,8 +43,8 @@ _INT64 = np.dtype(np.int64)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def prepare_push(dtype: str) -> None:
-    """Compile now what every push of rows takes before it is applied, so that none waits for it.
+def prepare_rows(dtype: str) -> None:
+    """Compile now what every push and pull of rows takes, so that none waits for it.
 
     Args:
         dtype: of the variable.
@@ -51,6 +52,7 @@ def prepare_push(dtype: str) -> None:
     from psys.kernels import rows
 
     rows.sum_duplicates.prepare(np.dtype(dtype))
+    rows.take_rows.prepare(np.dtype(dtype))
 
 
 def prepare_update(name: str, dtype: str) -> None:
@@ -201,6 +203,28 @@ def sum_duplicates(ids: Array, values: Array) -> tuple[Array, Array]:
     given = _to_read(values, values.dtype).reshape(shape)
     count = rows.sum_duplicates[values.dtype](_whole(ids), given, found, sums)
     return found[:count], sums[:count].reshape((count, *values.shape[1:]))
+
+
+def take_rows(values: Array, index: Array) -> Array:
+    """Return the rows ``index`` of a large table, ``[n, ...]``, each fetched before its turn.
+
+    Args:
+        values: ``[rows, ...]``, C-contiguous: a table is not copied.
+        index: ``[n]`` integers, each in ``[0, rows)``.
+
+    Raises:
+        ModelError: if an index is out of range, or the table is not contiguous.
+    """
+    from psys.kernels import rows
+
+    if not values.flags.c_contiguous:
+        raise ModelError(f"take_rows: a table {values.shape} must be C-contiguous.")
+    width = _width(values)
+    out = np.empty((len(index), width), values.dtype)
+    wrong = rows.take_rows[values.dtype](values.reshape(len(values), width), _whole(index), out)
+    if wrong >= 0:
+        raise ModelError(f"Rows must lie in [0, {len(values)}), got {index[wrong]} at {wrong}.")
+    return out.reshape(len(index), *values.shape[1:])
 
 
 def add_rows(values: Array, index: Array, count: int, out: Array | None = None) -> Array:

@@ -1,7 +1,6 @@
-"""Loops over row numbers: sorting, making unique, summing.
+"""Loops over row numbers: sorting, making unique, gathering, summing.
 
-Row numbers are int64. There is no kernel that gathers rows: ``np.take`` is as fast and lets
-other threads run meanwhile.
+Row numbers are int64.
 """
 
 from __future__ import annotations
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from psys.kernels.compiling import changes, inner, kernel, reads
+
+# They become part of what is compiled here, which is kept until this file changes.
+from psys.kernels.memory import ask_for, later
 
 if TYPE_CHECKING:
     from psys.arrays import Array
@@ -75,12 +77,15 @@ def _ascending(ids: Array) -> Array:
 def unique_into(ids: Array, found: Array, inverse: Array) -> int:
     """Do what ``unique`` does; also for kernels of other modules."""
     order = _ascending(ids)
-    count = 0
+    if not len(ids):
+        return 0
+    count, last = 0, ~ids[order[0]]
     for i in range(len(ids)):
-        at = order[i]
-        if count == 0 or ids[at] != found[count - 1]:
-            found[count] = ids[at]
-            count += 1
+        at = np.uintp(order[i])
+        # No branch: which ids come twice is nothing a processor could guess.
+        count += ids[at] != last
+        last = ids[at]
+        found[np.uintp(count - 1)] = last
         inverse[at] = count - 1
     return count
 
@@ -113,6 +118,22 @@ def sum_duplicates(ids: Array, values: Array, found: Array, sums: Array) -> int:
                 sums[count, j] = values[at, j]
             count += 1
     return count
+
+
+@kernel(reads(2), reads(1, "int64"), changes(2))
+def take_rows(values: Array, index: Array, out: Array) -> int:
+    """Write row ``index[i]`` of ``values`` to row i of ``out``.
+
+    Returns the first position at which the index is out of range, -1 if there is none.
+    """
+    for i in range(len(index)):
+        row = index[i]
+        if row < 0 or row >= len(values):
+            return i
+        ask_for(values, later(index, i))
+        for j in range(values.shape[1]):
+            out[i, j] = values[np.uintp(row), j]
+    return -1
 
 
 @kernel(reads(2), reads(1, "int64"), changes(2), short=True)

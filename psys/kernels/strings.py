@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba.extending import intrinsic
 
 from psys.kernels.compiling import changes, inner, kernel, reads
 
-# It becomes part of what is compiled here, which is kept until this file changes.
+# They become part of what is compiled here, which is kept until this file changes.
+from psys.kernels.memory import load_number
 from psys.kernels.rows import unique_into
 
 if TYPE_CHECKING:
@@ -24,29 +24,14 @@ _K1 = np.uint64(0xB492B66FBE98F273)
 _K2 = np.uint64(0x9AE16A3B2F90404F)
 
 
-def _load_number(_typing: Any, s: Any, at: Any, like: Any) -> Any:
-    """Return the bytes of ``s`` from ``at`` as one little-endian number of the type of ``like``."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        word = context.get_value_type(signature.return_type)
-        place = builder.gep(array.data, [arguments[1]])
-        return builder.load(builder.bitcast(place, word.as_pointer()), align=1)
-
-    return like(s, at, like), generate
-
-
-_load: Any = intrinsic(_load_number)
-
-
 @inner
 def _fetch64(s: Array, at: int) -> Any:
-    return _load(s, at, np.uint64(0))
+    return load_number(s, at, np.uint64(0))
 
 
 @inner
 def _fetch32(s: Array, at: int) -> Any:
-    return np.uint64(_load(s, at, np.uint32(0)))
+    return np.uint64(load_number(s, at, np.uint32(0)))
 
 
 @inner
@@ -151,9 +136,51 @@ def _hash_over_64(s: Array, at: int, n: int) -> Any:
 
 
 @inner
+def _bytes_in(word: Any) -> Any:
+    """Return how many bytes a word has without the NULs that come last."""
+    n = np.uint64(0)
+    for k in range(8):
+        n += np.uint64(word >> np.uint64(8 * k) != 0)
+    return n
+
+
+@inner
+def _byte(word: Any, number: Any) -> Any:
+    # Shifted by less than 64, whatever the number: what else comes out is never used.
+    return (word >> (number * np.uint64(8) & np.uint64(63))) & np.uint64(0xFF)
+
+
+@inner
+def _hash_word(word: Any) -> Any:
+    """Return what ``_hash_len_0_to_16`` does of a string of at most 8 bytes, given as one word.
+
+    Each case is computed and one chosen: nobody can guess how long the next string will be, and
+    where a processor guesses wrong it could have computed all of them.
+    """
+    n, eight = _bytes_in(word), np.uint64(8)
+    mul = _K2 + n * np.uint64(2)
+    a = word + _K2
+    of_8 = _hash_len_16(_rotate(word, 37) * mul + a, (_rotate(a, 25) + word) * mul, mul)
+    low = n + ((word & np.uint64(0xFFFFFFFF)) << np.uint64(3))
+    last_4 = (word >> ((n - np.uint64(4)) * eight & np.uint64(63))) & np.uint64(0xFFFFFFFF)
+    of_4_to_7 = _hash_len_16(low, last_4, mul)
+    y = (word & np.uint64(0xFF)) + (_byte(word, n >> np.uint64(1)) << eight)
+    z = n + (_byte(word, n - np.uint64(1)) << np.uint64(2))
+    of_1_to_3 = _shift_mix((y * _K2) ^ (z * _K0)) * _K2
+    longer = of_8 if n == eight else of_4_to_7
+    any_length = longer if n >= np.uint64(4) else of_1_to_3
+    return any_length if n > np.uint64(0) else _K2
+
+
+@inner
 def _length(s: Array, at: int, width: int) -> int:
     """Return the length of the string at ``at``: up to its last byte that is not NUL."""
     n = width
+    while n >= 8:
+        word = _fetch64(s, at + n - 8)
+        if word != 0:
+            return n - 8 + int(_bytes_in(word))
+        n -= 8
     while n > 0 and s[at + n - 1] == 0:
         n -= 1
     return n
@@ -170,22 +197,46 @@ def _hash(s: Array, at: int, n: int) -> Any:
     return _hash_over_64(s, at, n)
 
 
+@inner
+def _hash_all(strings: Array, at: int, width: int, hashes: Array) -> int:
+    """Hash strings of ``width`` bytes from ``at`` on; return how many are empty.
+
+    By their place: a view of each string would cost more than its hash.
+    """
+    empty = 0
+    if width == 8:
+        for i in range(len(hashes)):
+            word = _fetch64(strings, at + 8 * i)
+            empty += word == 0
+            hashes[i] = _hash_word(word)
+    elif width < 8:
+        for i in range(len(hashes)):
+            word = np.uint64(0)
+            for k in range(width):
+                word |= np.uint64(strings[at + i * width + k]) << np.uint64(8 * k)
+            empty += word == 0
+            hashes[i] = _hash_word(word)
+    else:
+        for i in range(len(hashes)):
+            n = _length(strings, at + i * width, width)
+            empty += n == 0
+            hashes[i] = _hash(strings, at + i * width, n)
+    return empty
+
+
 @kernel(reads(1, "uint8"), reads(0, "int64"), changes(1, "uint64"))
 def fingerprint64(strings: Array, width: int, hashes: Array) -> None:
     """Hash strings of ``width`` bytes, which lie one after another."""
-    # By their place: a view of each string would cost more than its hash.
-    for i in range(len(hashes)):
-        hashes[i] = _hash(strings, i * width, _length(strings, i * width, width))
+    _hash_all(strings, 0, width, hashes)
 
 
 @kernel(reads(1, "uint8"), reads(0, "int64"), reads(0, "uint64"), changes(1, "int64"))
 def hash_buckets(strings: Array, width: int, buckets: int, ids: Array) -> int:
     """Write ``fingerprint64 mod buckets`` of each string; return how many are empty."""
-    empty = 0
+    hashes = np.empty(len(ids), np.uint64)
+    empty = _hash_all(strings, 0, width, hashes)
     for i in range(len(ids)):
-        n = _length(strings, i * width, width)
-        empty += n == 0
-        ids[i] = np.int64(_hash(strings, i * width, n) % buckets)
+        ids[i] = np.int64(hashes[i] % buckets)
     return empty
 
 
@@ -214,12 +265,10 @@ def hash_columns(
     Its strings lie one after another.
     """
     rows = ids.shape[1]
+    hashes = np.empty(rows, np.uint64)
     for column in range(len(ids)):
-        own, modulus, none = ids[column], buckets[column], 0
+        own, modulus = ids[column], buckets[column]
+        empty[column] = _hash_all(strings, column * rows * width, width, hashes)
         for i in range(rows):
-            at = (column * rows + i) * width
-            n = _length(strings, at, width)
-            none += n == 0
-            own[i] = np.int64(_hash(strings, at, n) % modulus)
-        empty[column] = none
+            own[i] = np.int64(hashes[i] % modulus)
         counts[column] = unique_into(own, found[column], inverse[column])

@@ -16,6 +16,9 @@ import numpy as np
 
 from psys.kernels.compiling import Kernel, changes, inner, kernel, reads
 
+# They become part of what is compiled here, which is kept until this file changes.
+from psys.kernels.memory import ask_for, later
+
 if TYPE_CHECKING:
     from psys.arrays import Array
 
@@ -45,7 +48,8 @@ def gradient_descent(value: Array, gradient: Array, indices: Array, numbers: Arr
     """Numbers: learning rate."""
     rate = numbers[0]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
         for j in range(value.shape[1]):
             value[row, j] -= gradient[i, j] * rate
 
@@ -57,7 +61,9 @@ def momentum(
     """Numbers: learning rate, momentum."""
     rate, mu = numbers[0], numbers[1]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(velocity, soon)
         for j in range(value.shape[1]):
             a = velocity[row, j] * mu + gradient[i, j]
             velocity[row, j] = a
@@ -71,7 +77,9 @@ def nesterov(
     """Numbers: learning rate, momentum."""
     rate, mu = numbers[0], numbers[1]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(velocity, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             a = velocity[row, j] * mu + g
@@ -86,7 +94,9 @@ def adagrad(
     """Numbers: learning rate."""
     rate = numbers[0]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(accumulator, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             a = accumulator[row, j] + g * g
@@ -106,7 +116,10 @@ def adadelta(
     """Numbers: learning rate, ρ, 1 − ρ, ε."""
     rate, rho, rest, epsilon = numbers[0], numbers[1], numbers[2], numbers[3]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(squares, soon)
+        ask_for(updates, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             a = squares[row, j] * rho + g * g * rest
@@ -152,7 +165,10 @@ def lazy_adam(
     rate, epsilon = numbers[0], numbers[5]
     beta1, rest1, beta2, rest2 = numbers[1], numbers[2], numbers[3], numbers[4]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(mean, soon)
+        ask_for(square, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             m = mean[row, j] * beta1 + g * rest1
@@ -169,7 +185,10 @@ def rms_prop(
     """Numbers: learning rate, 1 − ρ, momentum, ε."""
     rate, rest, mu, epsilon = numbers[0], numbers[1], numbers[2], numbers[3]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(square, soon)
+        ask_for(velocity, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             s = square[row, j]
@@ -194,7 +213,11 @@ def centered_rms_prop(
     rate, rest, mu, epsilon = numbers[0], numbers[1], numbers[2], numbers[3]
     zero = value.dtype.type(0)
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(square, soon)
+        ask_for(mean, soon)
+        ask_for(velocity, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             s = square[row, j]
@@ -226,7 +249,10 @@ def ftrl(
 ) -> None:
     """Numbers: 1 / η, 2 λₛ, λ₁, 2 λ₂ + β / η. For the power −½."""
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(squares, soon)
+        ask_for(linear, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             n = squares[row, j]
@@ -244,7 +270,10 @@ def ftrl_of_any_power(
     """Numbers: those of ``ftrl``, and minus the power."""
     power = numbers[4]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(squares, soon)
+        ask_for(linear, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             n = squares[row, j]
@@ -268,7 +297,8 @@ def proximal_gradient_descent(
     """Numbers: learning rate, η·λ₁, 1 + η·λ₂."""
     rate, l1, divisor = numbers[0], numbers[1], numbers[2]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
         for j in range(value.shape[1]):
             moved = value[row, j] - gradient[i, j] * rate
             value[row, j] = _shrink(moved, l1) / divisor
@@ -281,7 +311,9 @@ def proximal_adagrad(
     """Numbers: learning rate, λ₁, λ₂, 1."""
     rate, l1, l2, one = numbers[0], numbers[1], numbers[2], numbers[3]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(accumulator, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             a = accumulator[row, j] + g * g
@@ -298,7 +330,10 @@ def adagrad_da(
     """Numbers: learning rate, λ₁·T, η·λ₂·T."""
     rate, l1, l2 = numbers[0], numbers[1], numbers[2]
     for i in range(len(indices)):
-        row = indices[i]
+        row, soon = indices[i], later(indices, i)
+        ask_for(value, soon)
+        ask_for(total, soon)
+        ask_for(squares, soon)
         for j in range(value.shape[1]):
             g = gradient[i, j]
             summed = total[row, j] + g

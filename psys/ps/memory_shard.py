@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from psys import kernels
 from psys.arrays import Array, Gradient
 from psys.errors import GenerationChanged
 from psys.ps.fence import NO_FENCE, Fence
@@ -413,7 +414,7 @@ class MemoryShard:
             staleness=staleness,
             dense=self._dense(request.known_version) if request.pull_dense else {},
             rows={
-                name: self.slices[name].value.take(rows, axis=0)
+                name: kernels.take_rows(self.slices[name].value, rows)
                 for name, rows in request.pull_rows.items()
             },
         )

@@ -201,7 +201,7 @@ def prepare(slices: Sequence[LoadedSlice]) -> None:
         if one.spec.optimizer is not None
     }
     for dtype in {one.spec.dtype for one in slices if one.spec.sparse}:
-        kernels.prepare_push(dtype)  # whatever applies it, a numpy update of the user's too
+        kernels.prepare_rows(dtype)  # whatever applies it, a numpy update of the user's too
     for spec in wanted.values():
         optimizers.from_config(spec.optimizer or {}).prepare(spec.dtype)
 

@@ -62,7 +62,7 @@ def run(config: RunConfig, max_steps: int | None, without_script: bool = False) 
         )
         # While trainers start; a load waits for what is not ready by then.
         threading.Thread(
-            target=kernels.prepare_push, args=("float32",), name="psys-kernels", daemon=True
+            target=kernels.prepare_rows, args=("float32",), name="psys-kernels", daemon=True
         ).start()
         if membership.attendance is None:
             _lead(membership, leaving, max_steps)

@@ -72,6 +72,30 @@ def test_sums_of_duplicates_in_the_order_they_come(
 
 
 @given(
+    index=st.lists(st.integers(0, 99), max_size=90),
+    row_shape=st.sampled_from([(), (0,), (1,), (16,), (17,), (3, 50), (300,)]),
+    dtype=st.sampled_from(["float32", "float64", "int32"]),
+)
+def test_take_rows(index: list[int], row_shape: tuple[int, ...], dtype: str) -> None:
+    table = (np.random.default_rng(1).standard_normal((100, *row_shape)) * 100).astype(dtype)
+    table.flags.writeable = False
+    rows = kernels.take_rows(table, np.array(index, np.int64))
+    np.testing.assert_array_equal(rows, table[np.array(index, np.int64)])
+    assert rows.dtype == dtype
+
+
+@pytest.mark.parametrize("index", [[0, 3], [0, -1]])
+def test_take_rows_reads_nowhere_else(index: list[int]) -> None:
+    with pytest.raises(ModelError, match=r"must lie in \[0, 3\), got -?\d at 1"):
+        kernels.take_rows(np.ones((3, 2)), np.array(index))
+
+
+def test_take_rows_of_a_table_that_would_have_to_be_copied() -> None:
+    with pytest.raises(ModelError, match="must be C-contiguous"):
+        kernels.take_rows(np.ones((2, 3)).T, np.array([0]))
+
+
+@given(
     index=st.lists(st.integers(0, 5), max_size=40),
     row_shape=st.sampled_from([(), (1,), (5,), (2, 3)]),
     dtype=st.sampled_from(["float32", "float64"]),
