@@ -6,7 +6,7 @@ Nothing here knows what a row is.
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +68,8 @@ class StackMap:
             )
         if len(self._starts) == 1:
             return {self._shards[0]: (slice(0, len(rows)), rows)}
+        if len(self._starts) == len(self._shards):
+            return self._in_pieces(rows)
         counts = np.diff(np.searchsorted(rows, self._starts), append=len(rows))
         local = rows + np.repeat(self._offsets, counts)
         if len(self._shards) == 1:
@@ -78,3 +80,12 @@ class StackMap:
             at = np.flatnonzero(holders == shard)
             found[shard] = at, local[at]
         return found
+
+    def _in_pieces(self, rows: Array) -> dict[int, tuple[Positions, Array]]:
+        """Do what ``split`` does where each shard has one piece of the stack."""
+        edges = [*np.searchsorted(rows, self._starts).tolist(), len(rows)]
+        runs = zip(self._run_shards.tolist(), self._offsets.tolist(), pairwise(edges), strict=True)
+        return {
+            shard: (slice(first, last), rows[first:last] + offset)
+            for shard, offset, (first, last) in runs
+        }

@@ -117,6 +117,31 @@ class TestModels:
         assert off_balance(loads(tables, shard_map)) < 0.01
         assert len(shard_map.slices) <= 26 + 3
 
+    @given(
+        rows=st.lists(st.integers(1, 300_000), min_size=1, max_size=30),
+        num_shards=st.integers(1, 6),
+    )
+    def test_a_shard_has_neighbours_of_a_stack(self, rows: list[int], num_shards: int) -> None:
+        """Whatever the sizes, in order of names the shards come one after another."""
+        tables = [spec(f"t{at:02}", count, 16, sparse=True) for at, count in enumerate(rows)]
+        shard_map = plan([*reversed(tables)], num_shards)
+        if sum(one.nbytes for one in tables) < num_shards * 40 * 64 * KIB:
+            return  # so small that balance needs pieces of fewer bytes than are worth a cut
+        shards = [one.shard for one in shard_map.slices]
+        assert shards == sorted(shards)
+        assert len(shard_map.slices) < len(tables) + num_shards
+        assert off_balance(loads(tables, shard_map)) <= 0.15
+
+    def test_tables_of_other_widths_are_neighbours_too(self) -> None:
+        specs = [spec(f"{at}", 50_000, 4 + 4 * (at % 2), sparse=True) for at in range(8)]
+        held = [{int(one.variable) % 2 for one in plan(specs, 3).on(shard)} for shard in range(3)]
+        assert held == [{0}, {1}, {1}]
+
+    def test_small_tables_are_not_all_on_one_shard(self) -> None:
+        specs = [spec("kernel", 4000, 1000)]
+        specs += [spec(f"t{number}", 1000, 1, sparse=True) for number in range(10)]
+        assert loads(specs, plan(specs, 2), sparse=True) == [20_000, 20_000]
+
     def test_dense_variables_are_even_by_themselves_beside_large_tables(self) -> None:
         # Dense bytes travel with every step: on one shard they would be its bottleneck.
         specs = [

@@ -109,6 +109,16 @@ def test_tables_that_lie_on_one_shard_are_handed_on_as_they_are() -> None:
     assert local is rows
 
 
+def test_one_piece_on_each_shard_is_a_slice_that_copies_nothing() -> None:
+    pieces = (Slice("a", 0, 3, 1), Slice("b", 0, 1, 1), Slice("b", 1, 2, 0))
+    one = StackMap(stack_of({"a": 3, "b": 2}), ShardMap(2, pieces))
+    rows = np.array([0, 3, 4])
+    found = {shard: (at, local.tolist()) for shard, (at, local) in one.split(rows).items()}
+    assert found == {1: (slice(0, 2), [0, 3]), 0: (slice(2, 3), [0])}
+    nothing = {shard: (at, local.tolist()) for shard, (at, local) in one.split(rows[:0]).items()}
+    assert nothing == {1: (slice(0, 0), []), 0: (slice(0, 0), [])}
+
+
 @pytest.mark.parametrize(
     "rows", [[-1], [0, 5], [5], [1, 0], [2, 2]], ids=lambda rows: " ".join(map(str, rows))
 )
