@@ -100,6 +100,7 @@ def main() -> None:
             global_step=step,
             seed=1,
             second=second,
+            layers=model.lookups.layers,
         )
         _, gradients, _ = loss_and_gradients(model, call_model, batch.features, batch.labels, store)
         for name, gradient in gradients.items():

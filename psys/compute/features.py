@@ -26,6 +26,20 @@ class TableIds(NamedTuple):
     stop: int
 
 
+class PlainTables(NamedTuple):
+    """Tables of one stack of which every example has one row, as it is.
+
+    Attributes:
+        tables: by name.
+        inverses: ``[tables, batch]`` which of its table's rows each example has.
+        edges: ``[tables, 2]`` where a table's rows begin and end among the stack's.
+    """
+
+    tables: tuple[str, ...]
+    inverses: Array
+    edges: Array
+
+
 @dataclass(frozen=True, eq=False)
 class StackedIds:
     """The rows of a stack that one batch looks up.
@@ -33,10 +47,12 @@ class StackedIds:
     Attributes:
         rows: ``[n]`` sorted and unique.
         tables: which of them are a table's, for each table that is looked up.
+        plain: those of the tables of which every example has one row; None if there is none.
     """
 
     rows: Array
     tables: Mapping[str, TableIds]
+    plain: PlainTables | None = None
 
 
 class InputFeatures(dict[Any, Any]):
@@ -48,6 +64,7 @@ class InputFeatures(dict[Any, Any]):
         uniques: column -> (its ids, these sorted and unique, and the inverse), likewise; good
             for those very ids only.
         stacked: stack -> the rows of it that the batch looks up, likewise.
+        as_foreseen: whether ``transformed`` is all of it what the input pipeline made.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,6 +72,7 @@ class InputFeatures(dict[Any, Any]):
         self.transformed: dict[Any, Any] = {}
         self.uniques: dict[Any, tuple[Array, Array, Array]] = {}
         self.stacked: dict[str, StackedIds] = {}
+        self.as_foreseen = True
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._forget(key)
@@ -76,6 +94,7 @@ class InputFeatures(dict[Any, Any]):
         same = InputFeatures(self)
         same.transformed = dict(self.transformed)
         same.uniques, same.stacked = dict(self.uniques), dict(self.stacked)
+        same.as_foreseen = self.as_foreseen
         return same
 
     __copy__ = copy
@@ -90,3 +109,4 @@ class InputFeatures(dict[Any, Any]):
             stale = [c for c in self.transformed if key in getattr(c, "keys", (key,))]
             for column in stale:
                 del self.transformed[column]
+                self.as_foreseen = False

@@ -5,7 +5,8 @@ Rows go straight to where they stand in the result, those of all tables of a sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from psys import kernels
 from psys.arrays import Array
 from psys.compute.embedding import Combination, Plan, add_combined, combine_forward
+from psys.compute.features import PlainTables
+from psys.compute.layer_parts import LayerParts
 from psys.compute.stack_rows import StackRows
 from psys.compute.store import current_store
 from psys.compute.tracing import by_many
@@ -39,65 +42,91 @@ class _Source(NamedTuple):
     places: Array | None
 
 
-def side_by_side(parts: Sequence[Array | Combination]) -> Array:
-    """Return arrays and combinations joined along axis 1, ``[batch, sum of widths]``.
+def side_by_side(parts: LayerParts) -> Array:
+    """Return what the columns of a layer give joined along axis 1, ``[batch, sum of widths]``."""
+    alone = _alone(parts)
+    if alone is not None:
+        return alone
+    starts = [0, *accumulate(parts.widths)]
+    return _place(parts, starts[:-1], starts[-1])
 
-    Args:
-        parts: each ``[batch, width]`` once computed.
+
+def added_up(parts: LayerParts) -> Array:
+    """Return the sum of what the columns of a layer give, ``[batch, width]``."""
+    alone = _alone(parts)
+    if alone is not None:
+        return alone
+    return _place(parts, [0] * len(parts.widths), parts.widths[0])
+
+
+def _alone(parts: LayerParts) -> Array | None:
+    """Return the array that is all a layer has, if it is one."""
+    if len(parts.widths) > 1:
+        return None
+    only = parts.single[0][1]
+    return None if isinstance(only, Combination) else only
+
+
+def _place(parts: LayerParts, starts: Sequence[int], width: int) -> Array:
+    """Return the parts placed in ``[batch, width]``, each from its start on.
+
+    What is added up is so in one order, whether it was looked up together or one by one.
     """
-    if len(parts) == 1 and not isinstance(parts[0], Combination):
-        return parts[0]
-    columns = [0]
-    for one in parts:
-        columns.append(columns[-1] + _width(one))
-    return _place(parts, columns[:-1], columns[-1])
-
-
-def added_up(parts: Sequence[Array | Combination]) -> Array:
-    """Return the sum of arrays and combinations, ``[batch, width]``.
-
-    Args:
-        parts: each ``[batch, width]`` once computed.
-    """
-    if len(parts) == 1 and not isinstance(parts[0], Combination):
-        return parts[0]
-    return _place(parts, [0] * len(parts), _width(parts[0]))
-
-
-def _place(parts: Sequence[Array | Combination], columns: Sequence[int], width: int) -> Array:
     sources, arrays = [], []
-    for array, own in _by_array(parts, columns):
-        sources.append(_source(own))
-        arrays.append(array)
-    return _placed((len(parts[0]), width), tuple(sources), *arrays)
-
-
-def _by_array(
-    parts: Sequence[Array | Combination], columns: Sequence[int]
-) -> Iterator[tuple[Array, list[_Part]]]:
-    """Yield each array that plays a part, with its parts; one array for several of a stack."""
-    stacks: dict[int, list[tuple[int, Combination]]] = {}
-    for one, column in zip(parts, columns, strict=True):
-        if not isinstance(one, Combination):
-            yield one, [_Part(column, None, 0, 0)]
-        elif isinstance(one.rows.holder, StackRows):
-            stacks.setdefault(id(one.rows.holder), []).append((column, one))
+    stacks: dict[str, list[tuple[int, Combination]]] = {}
+    for at, one in parts.single:
+        if isinstance(one, Combination) and isinstance(one.rows.holder, StackRows):
+            stacks.setdefault(one.rows.holder.stack, []).append((at, one))
+        elif isinstance(one, Combination):
+            own = [_Part(starts[at], one.plan, one.rows.first, one.rows.stop)]
+            sources.append(_source(own))
+            arrays.append(one.rows.holder)
         else:
-            yield one.rows.holder, [_Part(column, one.plan, one.rows.first, one.rows.stop)]
-    for members in stacks.values():
-        stack = members[0][1].rows.holder
-        assert isinstance(stack, StackRows)
-        tables = [one.rows.table for _, one in members]
-        traced = current_store().trace_stack(stack.stack, tables)
-        # Of one table alone come its own rows, not the stack's.
-        start = members[0][1].rows.first if len(members) == 1 else 0
-        yield (
-            traced,
-            [
-                _Part(column, one.plan, one.rows.first - start, one.rows.stop - start)
-                for column, one in members
-            ],
+            sources.append(_source([_Part(starts[at], None, 0, 0)]))
+            arrays.append(one)
+    together = {one.rows.stack: (places, one.plain) for places, one in parts.together}
+    first = {stack: members[0][0] for stack, members in stacks.items()}
+    for stack, (places, _) in together.items():
+        first[stack] = min(int(places[0]), first.get(stack, len(starts)))
+    for stack in sorted(first, key=first.__getitem__):
+        array, source = _of_stack(stack, stacks.get(stack, ()), together.get(stack), starts)
+        sources.append(source)
+        arrays.append(array)
+    return _placed((parts.batch, width), tuple(sources), *arrays)
+
+
+def _of_stack(
+    stack: str,
+    members: Sequence[tuple[int, Combination]],
+    together: tuple[Array, PlainTables] | None,
+    starts: Sequence[int],
+) -> tuple[Array, _Source]:
+    """Return the rows of a stack, traced, and what is computed of them.
+
+    Args:
+        stack: its name.
+        members: number of a column, and what it gives.
+        together: numbers of columns, and what these give; None for none.
+        starts: where each column begins in the layer.
+    """
+    tables = [one.rows.table for _, one in members]
+    tables += () if together is None else together[1].tables
+    traced = current_store().trace_stack(stack, tables)
+    # Of one table alone come its own rows, not the stack's.
+    begin = members[0][1].rows.first if len(tables) == 1 else 0
+    source = _source(
+        [
+            _Part(starts[at], one.plan, one.rows.first - begin, one.rows.stop - begin)
+            for at, one in members
+        ]
+    )
+    if together is not None:
+        places, plain = together
+        columns = np.array(starts, np.int64)[places]
+        source = source._replace(
+            inverses=plain.inverses, places=np.column_stack([plain.edges, columns])
         )
+    return traced, source
 
 
 def _source(parts: Sequence[_Part]) -> _Source:
@@ -111,12 +140,6 @@ def _source(parts: Sequence[_Part]) -> _Source:
         np.ascontiguousarray(joined, np.int64).reshape(len(plain), -1),
         np.array([(one.first, one.stop, one.column) for one in plain], np.int64),
     )
-
-
-def _width(part: Array | Combination) -> int:
-    values = part.rows.values if isinstance(part, Combination) else part
-    width: int = values.shape[1]
-    return width
 
 
 def _placed_forward(shape: tuple[int, int], sources: tuple[_Source, ...], *arrays: Array) -> Array:

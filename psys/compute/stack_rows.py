@@ -14,6 +14,7 @@ import numpy as np
 
 from psys.arrays import Array
 from psys.compute.backward import untraced
+from psys.compute.features import PlainTables
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,3 +56,15 @@ class TableRows(NamedTuple):
     def dtype(self) -> np.dtype[Any]:
         """Of the rows."""
         return self.values.dtype
+
+
+class StackPart(NamedTuple):
+    """What several tables of a stack give a layer: of each table one row an example, as it is.
+
+    Attributes:
+        rows: of the whole stack.
+        plain: where the tables' are among these, and which are whose.
+    """
+
+    rows: StackRows
+    plain: PlainTables

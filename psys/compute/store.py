@@ -17,7 +17,8 @@ import numpy as np
 
 from psys import kernels, running
 from psys.arrays import Array, Gradient, IndexedSlices
-from psys.compute.stack_rows import TableRows
+from psys.compute.layer_parts import LayerPlan
+from psys.compute.stack_rows import StackPart, TableRows
 from psys.errors import ModelError
 from psys.initializers import Initializer
 
@@ -44,6 +45,7 @@ class VariableStore(ABC):
     Attributes:
         global_step: the global step this run starts from.
         seed: what ``generator`` is drawn from, together with the global step.
+        layers: what each layer of columns, by its scope, looked up in the step before.
     """
 
     def __init__(self, *, global_step: int = 0, seed: int = 0, ahead: int = 0) -> None:
@@ -54,6 +56,7 @@ class VariableStore(ABC):
         self._layer_names: Counter[str] = Counter()
         self._used: dict[str, tuple[tuple[int, ...], bool]] = {}
         self._generator: np.random.Generator | None = None
+        self.layers: dict[str, LayerPlan] = {}
 
     @abstractmethod
     def get_variable(
@@ -92,6 +95,18 @@ class VariableStore(ABC):
         """Return what ``lookup`` does, the rows among those of the table's stack, if so pulled."""
         rows, inverse = self.lookup(name, shape, ids, initializer, trainable, column, features)
         return TableRows(rows, name, 0, len(rows)), inverse
+
+    def lookup_stack(
+        self,
+        stack: str,
+        tables: tuple[str, ...],
+        features: Any,
+    ) -> StackPart | None:
+        """Return what ``lookup_part`` gives for tables of one stack, if all was foreseen.
+
+        Only training pulls rows by stack.
+        """
+        return None
 
     def trace_stack(self, stack: str, tables: Sequence[str]) -> Array:
         """Return the rows of a stack, traced, for what is computed of these tables together.

@@ -11,8 +11,9 @@ import numpy as np
 
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.compute.backward import backward, is_traced, new_root, untraced
-from psys.compute.features import InputFeatures, TableIds
-from psys.compute.stack_rows import StackRows, TableRows
+from psys.compute.features import InputFeatures, PlainTables, TableIds
+from psys.compute.layer_parts import LayerPlan
+from psys.compute.stack_rows import StackPart, StackRows, TableRows
 from psys.compute.store import VariableStore, check_ids, unique_ids
 from psys.errors import ModelError
 from psys.initializers import Initializer
@@ -36,6 +37,7 @@ class TrainStore(VariableStore):
         seed: int = 0,
         ahead: int = 0,
         second: Executor | None = None,
+        layers: dict[str, LayerPlan] | None = None,
     ) -> None:
         """Take what was pulled for this step.
 
@@ -49,6 +51,7 @@ class TrainStore(VariableStore):
             seed: the job's seed.
             ahead: how many steps of this trainer lie between the global step and this run.
             second: a thread that computes some of the gradients; None for none.
+            layers: what layers of columns looked up in steps before, for this one to go on with.
         """
         super().__init__(global_step=global_step, seed=seed, ahead=ahead)
         self._specs = specs
@@ -57,6 +60,8 @@ class TrainStore(VariableStore):
         self._fetch = fetch
         self._stacks = stacks
         self._second = second
+        if layers is not None:
+            self.layers = layers
         self._given: dict[str, Array] = {}
         self._roots: dict[Any, tuple[str, Array | None]] = {}
         self._stack_rows: dict[str, StackRows] = {}
@@ -118,10 +123,7 @@ class TrainStore(VariableStore):
         if not self.check_use(name, shape, sparse=True):
             self._check_known(name, shape)
         table, inverse = found
-        holder = self._stack_rows.get(stack)
-        if holder is None:
-            holder = self._stack_rows[stack] = StackRows(stack, self._rows[stack][1])
-        return TableRows(holder, name, table.first, table.stop), inverse
+        return TableRows(self._rows_of(stack), name, table.first, table.stop), inverse
 
     def _foreseen(
         self, stack: str, name: str, ids: Array, column: Any, features: Any
@@ -137,6 +139,35 @@ class TrainStore(VariableStore):
             return None
         same = unique[0] is ids and unique[1] is table.ids
         return (table, unique[2]) if same else None
+
+    def lookup_stack(self, stack: str, tables: tuple[str, ...], features: Any) -> StackPart | None:
+        """Return what ``lookup_part`` gives for tables of one stack, if all was foreseen.
+
+        Args:
+            stack: its name.
+            tables: each looked up, with the same arguments, in a step before.
+            features: the features they are looked up for.
+        """
+        if not isinstance(features, InputFeatures) or not features.as_foreseen:
+            return None
+        stacked = features.stacked.get(stack)
+        if stacked is None or stack not in self._rows or stacked.rows is not self._rows[stack][0]:
+            return None
+        plain = stacked.plain
+        if plain is None or not set(tables) <= set(plain.tables):
+            return None
+        if plain.tables != tables:
+            own = [plain.tables.index(table) for table in tables]
+            plain = PlainTables(tables, plain.inverses[own], plain.edges[own])
+        for table in tables:
+            self.check_use(table, self._specs[table].shape, sparse=True)
+        return StackPart(self._rows_of(stack), plain)
+
+    def _rows_of(self, stack: str) -> StackRows:
+        holder = self._stack_rows.get(stack)
+        if holder is None:
+            holder = self._stack_rows[stack] = StackRows(stack, self._rows[stack][1])
+        return holder
 
     def trace_stack(self, stack: str, tables: Sequence[str]) -> Array:
         """Return the rows of a stack as a new root; of one table alone only its own."""

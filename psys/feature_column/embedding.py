@@ -14,6 +14,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from psys.arrays import Array
+from psys.compute.layer_parts import one_by_one
 from psys.compute.primitives import Combination, combination, side_by_side
 from psys.compute.stack_rows import TableRows
 from psys.compute.variables import lookup, lookup_part
@@ -55,7 +56,7 @@ class EmbeddingColumn(DenseColumn):
 
         The table is the variable ``embedding_weights`` in the current scope.
         """
-        return side_by_side([self.part(features, trainable=trainable)])
+        return side_by_side(one_by_one([self.part(features, trainable=trainable)]))
 
     def part(self, features: Mapping[str, Any], *, trainable: bool = True) -> Combination:
         """Return the rows of ``dense``, and how they become it."""

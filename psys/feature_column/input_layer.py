@@ -8,7 +8,8 @@ from typing import Any
 from psys.compute.primitives import side_by_side
 from psys.compute.store import current_store
 from psys.errors import ModelError
-from psys.feature_column.column import DenseColumn, FeatureColumn, same_batch, sorted_columns
+from psys.feature_column.column import DenseColumn, FeatureColumn
+from psys.feature_column.layer import columns_of_layer
 
 
 def input_layer(
@@ -30,21 +31,15 @@ def input_layer(
         ModelError: if a column is not dense, two have one name, there is none, they read
             batches of different sizes, or a feature does not fit its column.
     """
-    columns = sorted_columns(features, feature_columns)
-    dense: list[DenseColumn] = []
-    for column in columns:
+
+    def give(column: FeatureColumn) -> Any:
         if not isinstance(column, DenseColumn):
             raise ModelError(
                 f"input_layer takes dense columns, but {column.name!r} is a "
                 f"{type(column).__name__}; wrap a categorical column in embedding_column or "
                 "indicator_column."
             )
-        dense.append(column)
-    parts: list[Any] = []
-    store = current_store()
-    with store.scope("input_layer"):
-        for one in dense:
-            with store.scope(one.name):
-                parts.append(one.part(features, trainable=trainable))
-            same_batch(one, len(parts[-1]), columns[0], len(parts[0]))
-    return side_by_side(parts)
+        return column.part(features, trainable=trainable)
+
+    with current_store().scope("input_layer"):
+        return side_by_side(columns_of_layer(features, feature_columns, give, (trainable,)))

@@ -14,9 +14,8 @@ from psys.feature_column.column import (
     DenseColumn,
     FeatureColumn,
     checked_count,
-    same_batch,
-    sorted_columns,
 )
+from psys.feature_column.layer import columns_of_layer
 from psys.initializers import Constant
 
 _ZEROS = Constant(0.0)
@@ -49,16 +48,15 @@ def linear_model(
         ConfigError: if units is less than 1.
     """
     units = checked_count(units, "units", "linear_model")
-    columns = sorted_columns(features, feature_columns)
-    parts: list[Any] = []
-    store = current_store()
-    with store.scope("linear_model"):
-        for column in columns:
-            with store.scope(column.name):
-                parts.append(_weighted(features, column, units, sparse_combiner, trainable))
-            same_batch(column, len(parts[-1]), columns[0], len(parts[0]))
+
+    def give(column: FeatureColumn) -> Any:
+        return _weighted(features, column, units, sparse_combiner, trainable)
+
+    with current_store().scope("linear_model"):
+        options = units, sparse_combiner, trainable
+        weighted = added_up(columns_of_layer(features, feature_columns, give, options))
         bias = get_variable("bias_weights", (units,), initializer=_ZEROS, trainable=trainable)
-    return added_up(parts) + bias
+    return weighted + bias
 
 
 def _weighted(

@@ -15,7 +15,8 @@ import numpy as np
 
 from psys.arrays import Array
 from psys.compute.build_store import Prefetch
-from psys.compute.features import InputFeatures, StackedIds, TableIds
+from psys.compute.features import InputFeatures, PlainTables, StackedIds, TableIds
+from psys.compute.layer_parts import LayerPlan
 from psys.compute.store import check_ids, unique_ids
 from psys.feature_column.ahead import hash_together
 from psys.stacks import TableStack
@@ -28,10 +29,13 @@ class Lookups:
     Attributes:
         prefetches: each with its table and its column.
         stacks: of the model's tables, by name.
+        layers: what each layer of columns, by its scope, looked up in the step before; the model
+            fills it.
     """
 
     prefetches: tuple[Prefetch, ...] = ()
     stacks: Mapping[str, TableStack] = field(default_factory=dict)
+    layers: dict[str, LayerPlan] = field(default_factory=dict, compare=False)
 
     @cached_property
     def _columns(self) -> tuple[Any, ...]:
@@ -47,12 +51,17 @@ class Lookups:
             ModelError: if a column cannot read its features, or gives an id that is no row.
         """
         found: dict[str, list[Array]] = {}
+        plain: dict[str, Array] = {}
         hash_together(features, self._columns)
         for prefetch in self.prefetches:
-            ids = prefetch.column.transform(features).ids
+            sparse = prefetch.column.transform(features)
             known = features.uniques.get(prefetch.column)
             if known is None:
-                known = features.uniques[prefetch.column] = (ids, *unique_ids(ids))
+                known = features.uniques[prefetch.column] = (sparse.ids, *unique_ids(sparse.ids))
+            if sparse.one_each and sparse.weights is None and prefetch.table not in found:
+                plain[prefetch.table] = known[2]
+            else:
+                plain.pop(prefetch.table, None)
             found.setdefault(prefetch.table, []).append(known[1])
         tables = {
             table: ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
@@ -61,14 +70,22 @@ class Lookups:
         rows: dict[str, Array] = {}
         for name, stack in self.stacks.items():
             if here := [table for table in stack.tables if table in tables]:
-                stacked = _stacked(stack, here, [tables.pop(table) for table in here])
+                stacked = _stacked(stack, here, [tables.pop(table) for table in here], plain)
                 features.stacked[name] = stacked
                 rows[name] = stacked.rows
         return {**tables, **rows}
 
 
-def _stacked(stack: TableStack, tables: Sequence[str], ids: Sequence[Array]) -> StackedIds:
+def _stacked(
+    stack: TableStack, tables: Sequence[str], ids: Sequence[Array], plain: Mapping[str, Array]
+) -> StackedIds:
     """Return the ids of some tables as rows of their stack.
+
+    Args:
+        stack: of the tables.
+        tables: those that are looked up, in order.
+        ids: of each, sorted and unique.
+        plain: table -> which of its ids each example has, if that is exactly one.
 
     Raises:
         ModelError: if one is no row of its table: it would be one of another.
@@ -80,4 +97,10 @@ def _stacked(stack: TableStack, tables: Sequence[str], ids: Sequence[Array]) -> 
     rows = np.concatenate(ids) + np.repeat([start for start, _ in ranges], counts)
     edges = [0, *accumulate(counts)]
     parts = zip(tables, ids, edges[:-1], edges[1:], strict=True)
-    return StackedIds(rows, {name: TableIds(own, first, stop) for name, own, first, stop in parts})
+    found = {name: TableIds(own, first, stop) for name, own, first, stop in parts}
+    names = [table for table in tables if table in plain]
+    if len({len(plain[name]) for name in names}) != 1:
+        return StackedIds(rows, found)  # none, or features of several sizes: the layer will say so
+    inverses = np.concatenate([plain[name] for name in names]).reshape(len(names), -1)
+    own_edges = np.array([(found[name].first, found[name].stop) for name in names], np.int64)
+    return StackedIds(rows, found, PlainTables(tuple(names), inverses, own_edges))

@@ -288,6 +288,7 @@ class Session:
             seed=self._seed,
             ahead=ahead,
             second=self._second,
+            layers=self._model.lookups.layers,
         )
         loss, gradients, spec = loss_and_gradients(
             self._model, self._call_model, batch.features, batch.labels, store

@@ -11,6 +11,7 @@ from autograd.test_util import check_grads
 
 from psys.compute import primitives
 from psys.compute.backward import backward, new_root, untraced
+from psys.compute.layer_parts import one_by_one
 from psys.errors import ModelError
 
 RANDOM = np.random.default_rng(7)
@@ -99,7 +100,7 @@ def test_columns_side_by_side_are_each_ones_own_and_so_are_gradients(
 
     def beside(rows: Any, dense: Any) -> Any:
         part = primitives.combination(rows, inverse, segments, None, 3, combiner)
-        return primitives.side_by_side([dense, part, dense * 2, part])
+        return primitives.side_by_side(one_by_one([dense, part, dense * 2, part]))
 
     def apart(rows: Any, dense: Any) -> Any:
         part = primitives.segment_combine(rows, inverse, segments, None, 3, combiner)
@@ -113,7 +114,7 @@ def test_columns_side_by_side_are_each_ones_own_and_so_are_gradients(
             for of in (beside, apart)
         )
         np.testing.assert_allclose(found, expected, rtol=1e-12)
-    assert primitives.side_by_side([dense]) is dense
+    assert primitives.side_by_side(one_by_one([dense])) is dense
 
 
 @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
@@ -123,7 +124,7 @@ def test_columns_added_up_are_the_sum_of_each_and_so_are_gradients(combiner: str
 
     def together(rows: Any, dense: Any) -> Any:
         part = primitives.combination(rows, inverse, segments, None, 3, combiner)
-        return primitives.added_up([dense, part, part])
+        return primitives.added_up(one_by_one([dense, part, part]))
 
     def apart(rows: Any, dense: Any) -> Any:
         part = primitives.segment_combine(rows, inverse, segments, None, 3, combiner)
@@ -139,13 +140,13 @@ def test_columns_added_up_are_the_sum_of_each_and_so_are_gradients(combiner: str
         )
         np.testing.assert_allclose(found, expected, rtol=1e-12)
     np.testing.assert_array_equal(dense, before)
-    assert primitives.added_up([dense]) is dense
+    assert primitives.added_up(one_by_one([dense])) is dense
 
 
 def test_a_sum_has_the_dtype_of_its_widest_part() -> None:
     parts = [np.ones((2, 1), kind) for kind in (np.int64, np.float32, np.float64)]
-    assert primitives.added_up(parts).dtype == np.float64
-    assert primitives.added_up(parts[1:2] * 2).dtype == np.float32
+    assert primitives.added_up(one_by_one(parts)).dtype == np.float64
+    assert primitives.added_up(one_by_one(parts[1:2] * 2)).dtype == np.float32
 
 
 def test_add_n_adds() -> None:

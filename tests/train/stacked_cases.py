@@ -13,6 +13,7 @@ from psys import feature_column as fc
 from psys import layers, train
 from psys.arrays import IndexedSlices
 from psys.compute.features import InputFeatures
+from psys.compute.layer_parts import one_by_one
 from psys.compute.primitives import combination, side_by_side
 from psys.compute.variables import lookup, lookup_part, untraced, variable_scope
 from psys.feature_column.sparse_ids import SparseFeature, SparseIds
@@ -193,7 +194,7 @@ def two_columns_over_one_table(features: Any, labels: Any) -> Spec:
             )
             parts.append(combination(rows, inverse, ids.segments, ids.weights, ids.batch, "sum"))
     parts.append(embedding(B).part(features))
-    net = side_by_side(parts)
+    net = side_by_side(one_by_one(parts))
     loss = loss_of(net)
     return Spec(loss, SGD.minimize(loss), {"net": net})
 
@@ -254,11 +255,10 @@ def gradients_of_ones_own(features: Any, labels: Any) -> Spec:
 
 def in_doubles(features: Any, labels: Any) -> Spec:
     """Beside numbers of float64 the whole layer is, and gradients are float32 all the same."""
-    net = side_by_side(
-        [np.ones((BATCH, 1)), embedding(A, 1).part(features), layers.dense(features["x"], 1)]
-    )
+    parts = [np.ones((BATCH, 1)), embedding(A, 1).part(features), layers.dense(features["x"], 1)]
+    net = side_by_side(one_by_one(parts))
     with variable_scope("b"):
-        net = side_by_side([net, embedding(B, 1).part(features), embedding_c(features)])
+        net = side_by_side(one_by_one([net, embedding(B, 1).part(features), embedding_c(features)]))
     loss = loss_of(net)
     return Spec(loss, SGD.minimize(loss), {"net": net})
 
