@@ -46,6 +46,8 @@ _T = TypeVar("_T")
 TICK_SECS = 0.25
 REPLY_LIMIT_SECS = 30.0
 """A reply is never withheld for longer: holds and grant waits are answered well before."""
+MOST_CLOCK_ERRORS = 8
+"""So many ticks in a row may meet an error; a clock that meets more is broken."""
 STAY_SILENTLY_SECS = 2.0
 SAY_EVERY_SECS = 10.0
 
@@ -329,10 +331,7 @@ class NodeHost:
     def fail(self, reason: str) -> None:
         """Make FAILED the verdict, from the lead's own process."""
         with self._lock:
-            lead = self._node.lead
-            assert lead is not None
-            lead.fail(reason, time.monotonic())
-            self._deliver(self._node.tick(time.monotonic()))
+            self._deliver(self._node.fail(reason, time.monotonic()))
 
     def close(self) -> None:
         """Stop the clock, end every wait, and finish writing."""
@@ -347,6 +346,7 @@ class NodeHost:
     # ------------------------------------------------------------ inside
 
     def _tick(self) -> None:
+        errors, said_at = 0, 0.0
         while True:
             with self._lock:
                 at = self._node.look_again_at_secs
@@ -359,10 +359,23 @@ class NodeHost:
                 continue
             try:
                 with self._lock:
+                    if errors > MOST_CLOCK_ERRORS:
+                        self._fail_by_clock()
                     self._deliver(self._node.tick(time.monotonic()))
+                errors = 0
             except Exception:
                 # Without a clock no lease would end, and the job would hang for ever.
-                logger.exception("The clock of ps:%d met an error and goes on.", self.index)
+                errors += 1
+                if errors == 1 or time.monotonic() >= said_at:
+                    said_at = time.monotonic() + SAY_EVERY_SECS
+                    logger.exception("The clock of ps:%d met an error and goes on.", self.index)
+
+    def _fail_by_clock(self) -> None:
+        """End the job: no lease ends any more, and nobody would be told. The lock is held."""
+        lead = self._node.lead
+        if lead is not None and lead.ending.verdict is None:
+            reason = f"The clock of ps:{self.index} meets an error again and again; see its log."
+            self._deliver(self._node.fail(reason, time.monotonic()))
 
     def _deliver(self, replies: list[tuple[Caller, ExchangeReply]]) -> None:
         """Hand out what a call produced. The lock is held."""

@@ -220,6 +220,34 @@ def test_the_clock_survives_an_error(
     assert "met an error and goes on" in caplog.text
 
 
+def test_a_clock_that_is_broken_ends_the_job(
+    new_host: NewHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hosts, "TICK_SECS", 0.01)
+    host = new_host(JOB)
+    told: list[Any] = []
+    host.subscribe(("chief", "i"), told.append)
+    host.hear(Report("chief", "i", 0))
+    ticks: list[float] = []
+
+    def tick(now: float) -> list[Any]:
+        ticks.append(now)
+        if len(ticks) < hosts.MOST_CLOCK_ERRORS or len(ticks) > hosts.MOST_CLOCK_ERRORS + 1:
+            raise ZeroDivisionError("a bug")
+        return []  # once: what it met before was not lasting
+
+    host.read_lead(lambda node: setattr(node, "tick", tick))
+    until(lambda: len(ticks) > hosts.MOST_CLOCK_ERRORS + 1)
+    assert host.verdict(0.0) is None
+    verdict = host.verdict(20.0)
+    assert verdict is not None
+    assert not verdict.finished
+    assert "The clock of ps:0 meets an error again and again" in verdict.reason
+    until(lambda: any(one.verdict for one in told))
+    until(lambda: len(ticks) > 60)
+    assert caplog.text.count("met an error and goes on") == 2  # of each row of errors the first
+
+
 # ---------------------------------------------------------------- the verdict
 
 

@@ -200,6 +200,12 @@ class Node:
         self._put_off(now)
         return self._settle(now)
 
+    def fail(self, reason: str, now: float) -> _Replies:
+        """Make FAILED the verdict of the lead that lives here, unless there is one."""
+        assert self.lead is not None
+        self.lead.fail(reason, now)
+        return self._settle(now)
+
     def _put_off(self, now: float) -> None:
         """Tell those whose values were withheld for long to ask again, and for whom they wait."""
         seen, self._withheld = self._withheld, {}
