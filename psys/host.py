@@ -350,7 +350,8 @@ class NodeHost:
         while True:
             with self._lock:
                 at = self._node.look_again_at_secs
-            left = TICK_SECS if at is None else max(at - time.monotonic(), 0.0)
+            # After an error not at once, whatever there is to look at: it may come again.
+            left = TICK_SECS if at is None or errors else max(at - time.monotonic(), 0.0)
             # Woken when a hold begins, which may have to end before the next tick.
             if self._hurry.wait(min(left, TICK_SECS)):
                 self._hurry.clear()
@@ -372,10 +373,13 @@ class NodeHost:
 
     def _fail_by_clock(self) -> None:
         """End the job: no lease ends any more, and nobody would be told. The lock is held."""
-        lead = self._node.lead
-        if lead is not None and lead.ending.verdict is None:
-            reason = f"The clock of ps:{self.index} meets an error again and again; see its log."
+        if self._node.lead is None:
+            return
+        reason = f"The clock of ps:{self.index} meets an error again and again; see its log."
+        try:
             self._deliver(self._node.fail(reason, time.monotonic()))
+        finally:
+            self._deliver_news()  # whatever is in the way of all else
 
     def _deliver(self, replies: list[tuple[Caller, ExchangeReply]]) -> None:
         """Hand out what a call produced. The lock is held."""

@@ -5,7 +5,7 @@ To a model_fn this is the dict that ``input_fn`` gave. It never changes a featur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,13 +31,25 @@ class PlainTables(NamedTuple):
 
     Attributes:
         tables: by name.
+        columns: of each table the categorical column, and
+        ids: what this one made of the batch.
         inverses: ``[tables, batch]`` which of its table's rows each example has.
         edges: ``[tables, 2]`` where a table's rows begin and end among the stack's.
     """
 
     tables: tuple[str, ...]
+    columns: Sequence[Any]
+    ids: Sequence[Any]
     inverses: Array
     edges: Array
+
+    def part(self, tables: tuple[str, ...]) -> PlainTables:
+        """Return some of the tables."""
+        if tables == self.tables:
+            return self
+        at = [self.tables.index(table) for table in tables]
+        columns, ids = [self.columns[one] for one in at], [self.ids[one] for one in at]
+        return PlainTables(tables, columns, ids, self.inverses[at], self.edges[at])
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +76,6 @@ class InputFeatures(dict[Any, Any]):
         uniques: column -> (its ids, these sorted and unique, and the inverse), likewise; good
             for those very ids only.
         stacked: stack -> the rows of it that the batch looks up, likewise.
-        as_foreseen: whether ``transformed`` is all of it what the input pipeline made.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -72,7 +83,6 @@ class InputFeatures(dict[Any, Any]):
         self.transformed: dict[Any, Any] = {}
         self.uniques: dict[Any, tuple[Array, Array, Array]] = {}
         self.stacked: dict[str, StackedIds] = {}
-        self.as_foreseen = True
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._forget(key)
@@ -94,7 +104,6 @@ class InputFeatures(dict[Any, Any]):
         same = InputFeatures(self)
         same.transformed = dict(self.transformed)
         same.uniques, same.stacked = dict(self.uniques), dict(self.stacked)
-        same.as_foreseen = self.as_foreseen
         return same
 
     __copy__ = copy
@@ -109,4 +118,3 @@ class InputFeatures(dict[Any, Any]):
             stale = [c for c in self.transformed if key in getattr(c, "keys", (key,))]
             for column in stale:
                 del self.transformed[column]
-                self.as_foreseen = False

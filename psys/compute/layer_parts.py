@@ -6,7 +6,9 @@ column after column is kept as a plan, by which the next looks up all tables of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Container, Sequence
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +36,8 @@ class LayerPlan(NamedTuple):
     """What a layer looked up in a step.
 
     Attributes:
-        given: the layer's columns and options, as it was called with them.
+        given: the layer's columns, as it was called with them.
+        options: all else that its variables depend on.
         columns: sorted.
         widths: of what each gives.
         stacks: the columns that are looked up together; two or more of each stack.
@@ -42,10 +45,21 @@ class LayerPlan(NamedTuple):
     """
 
     given: Any
+    options: tuple[Any, ...]
     columns: Sequence[Any]
     widths: tuple[int, ...]
     stacks: tuple[StackColumns, ...]
     rest: tuple[int, ...]
+
+    def is_of(self, given: Any, options: tuple[Any, ...]) -> bool:
+        """Return whether a layer is called with the very same columns, and equal options."""
+        if not isinstance(given, tuple) or not isinstance(self.given, tuple):
+            return given is self.given and options == self.options
+        return (
+            len(given) == len(self.given)
+            and all(map(is_, given, self.given))
+            and options == self.options
+        )
 
 
 class LayerParts(NamedTuple):
@@ -72,8 +86,7 @@ def one_by_one(parts: Sequence[Array | Combination]) -> LayerParts:
 def width_of(part: Array | Combination) -> int:
     """Return the width of what a column gives."""
     values = part.rows.values if isinstance(part, Combination) else part
-    width: int = values.shape[1]
-    return width
+    return math.prod(values.shape[1:])
 
 
 def plain_of(part: Array | Combination) -> str | None:
@@ -84,18 +97,26 @@ def plain_of(part: Array | Combination) -> str | None:
     return holder.stack if isinstance(holder, StackRows) else None
 
 
-def plan_of(given: Any, columns: Sequence[Any], parts: LayerParts) -> LayerPlan | None:
+def plan_of(
+    given: Any,
+    options: tuple[Any, ...],
+    columns: Sequence[Any],
+    parts: LayerParts,
+    allowed: Container[int],
+) -> LayerPlan | None:
     """Return how to look up the same again; None if there is nothing to be had together.
 
     Args:
-        given: the layer's columns and options.
+        given: the layer's columns, as it was called with them.
+        options: all else that its variables depend on.
         columns: sorted.
         parts: what each of them gave, one by one.
+        allowed: the numbers of those that may be looked up together.
     """
     by_stack: dict[str, list[tuple[int, str]]] = {}
     for at, one in parts.single:
         stack = plain_of(one)
-        if stack is not None and isinstance(one, Combination):
+        if stack is not None and isinstance(one, Combination) and at in allowed:
             by_stack.setdefault(stack, []).append((at, one.rows.table))
     stacks = tuple(
         StackColumns(stack, tuple(table for _, table in found), np.array([at for at, _ in found]))
@@ -106,4 +127,4 @@ def plan_of(given: Any, columns: Sequence[Any], parts: LayerParts) -> LayerPlan 
         return None
     done = {at for one in stacks for at in one.places.tolist()}
     rest = tuple(at for at in range(len(columns)) if at not in done)
-    return LayerPlan(given, columns, tuple(parts.widths), stacks, rest)
+    return LayerPlan(given, options, columns, tuple(parts.widths), stacks, rest)

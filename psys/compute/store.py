@@ -56,7 +56,7 @@ class VariableStore(ABC):
         self._layer_names: Counter[str] = Counter()
         self._used: dict[str, tuple[tuple[int, ...], bool]] = {}
         self._generator: np.random.Generator | None = None
-        self.layers: dict[str, LayerPlan] = {}
+        self.layers: dict[str, LayerPlan | None] = {}
 
     @abstractmethod
     def get_variable(

@@ -11,7 +11,7 @@ import numpy as np
 
 from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec
 from psys.compute.backward import backward, is_traced, new_root, untraced
-from psys.compute.features import InputFeatures, PlainTables, TableIds
+from psys.compute.features import InputFeatures, TableIds
 from psys.compute.layer_parts import LayerPlan
 from psys.compute.stack_rows import StackPart, StackRows, TableRows
 from psys.compute.store import VariableStore, check_ids, unique_ids
@@ -37,7 +37,7 @@ class TrainStore(VariableStore):
         seed: int = 0,
         ahead: int = 0,
         second: Executor | None = None,
-        layers: dict[str, LayerPlan] | None = None,
+        layers: dict[str, LayerPlan | None] | None = None,
     ) -> None:
         """Take what was pulled for this step.
 
@@ -148,17 +148,16 @@ class TrainStore(VariableStore):
             tables: each looked up, with the same arguments, in a step before.
             features: the features they are looked up for.
         """
-        if not isinstance(features, InputFeatures) or not features.as_foreseen:
+        if not isinstance(features, InputFeatures):
             return None
         stacked = features.stacked.get(stack)
         if stacked is None or stack not in self._rows or stacked.rows is not self._rows[stack][0]:
             return None
-        plain = stacked.plain
-        if plain is None or not set(tables) <= set(plain.tables):
+        if stacked.plain is None or not set(tables) <= set(stacked.plain.tables):
             return None
-        if plain.tables != tables:
-            own = [plain.tables.index(table) for table in tables]
-            plain = PlainTables(tables, plain.inverses[own], plain.edges[own])
+        plain = stacked.plain.part(tables)
+        if [*map(features.transformed.get, plain.columns)] != plain.ids:
+            return None  # the model_fn has changed a feature
         for table in tables:
             self.check_use(table, self._specs[table].shape, sparse=True)
         return StackPart(self._rows_of(stack), plain)

@@ -9,6 +9,7 @@ from psys.compute.primitives import side_by_side
 from psys.compute.store import current_store
 from psys.errors import ModelError
 from psys.feature_column.column import DenseColumn, FeatureColumn
+from psys.feature_column.embedding import EmbeddingColumn
 from psys.feature_column.layer import columns_of_layer
 
 
@@ -42,4 +43,11 @@ def input_layer(
         return column.part(features, trainable=trainable)
 
     with current_store().scope("input_layer"):
-        return side_by_side(columns_of_layer(features, feature_columns, give, (trainable,)))
+        return side_by_side(
+            columns_of_layer(features, feature_columns, give, _is_embedding, (trainable,))
+        )
+
+
+def _is_embedding(column: FeatureColumn) -> bool:
+    # What a subclass of somebody's does in its `part` is not known.
+    return type(column) is EmbeddingColumn

@@ -25,6 +25,7 @@ def columns_of_layer(
     features: Mapping[str, Any],
     feature_columns: FeatureColumn | Iterable[FeatureColumn],
     give: Give,
+    by_plan: Callable[[FeatureColumn], bool],
     options: tuple[Any, ...],
 ) -> LayerParts:
     """Return what each column gives a layer, whose scope is open, in the order of their names.
@@ -32,7 +33,8 @@ def columns_of_layer(
     Args:
         features: raw features by key.
         feature_columns: in any order; an iterable or one alone.
-        give: what a column gives.
+        give: what a column gives; called at most once for each.
+        by_plan: whether nothing but the batch and the options changes what a column gives.
         options: all else that the variables of the layer depend on.
 
     Raises:
@@ -42,30 +44,44 @@ def columns_of_layer(
     store = current_store()
     if not isinstance(feature_columns, (Mapping, FeatureColumn)):
         feature_columns = tuple(feature_columns)
-    given = (feature_columns, options)
     scope = store.full_name("")
     plan = store.layers.get(scope)
-    if plan is not None and plan.given == given:
-        found = _by_plan(plan, features, give)
+    known: dict[int, Any] = {}
+    if plan is not None and plan.is_of(feature_columns, options):
+        found = _look_up(plan, features, give, known)
         if found is not None:
             return found
     columns = sorted_columns(features, feature_columns)
     parts: list[Any] = []
-    for column in columns:
-        with store.scope(column.name):
-            parts.append(give(column))
+    for at, column in enumerate(columns):
+        if at in known:
+            parts.append(known[at])
+        else:
+            with store.scope(column.name):
+                parts.append(give(column))
         same_batch(column, len(parts[-1]), columns[0], len(parts[0]))
     result = one_by_one(parts)
-    new = plan_of(given, columns, result)
-    if new is not None:
-        store.layers[scope] = new
+    if scope not in store.layers:
+        allowed = {at for at, column in enumerate(columns) if by_plan(column)}
+        store.layers[scope] = plan_of(feature_columns, options, columns, result, allowed)
+    elif plan is not None and not plan.is_of(feature_columns, options):
+        # Columns that are made anew in every step, maybe with a batch in them: none is kept.
+        store.layers[scope] = None
     return result
 
 
-def _by_plan(plan: LayerPlan, features: Mapping[str, Any], give: Give) -> LayerParts | None:
+def _look_up(
+    plan: LayerPlan, features: Mapping[str, Any], give: Give, known: dict[int, Any]
+) -> LayerParts | None:
     """Return what the columns give; None if anything of this batch is not as the plan has it.
 
     That a column gives one row an example which did not before is such a thing too.
+
+    Args:
+        plan: of the layer.
+        features: raw features by key.
+        give: what a column gives.
+        known: where to note what columns have given.
     """
     store = current_store()
     together = []
@@ -74,15 +90,16 @@ def _by_plan(plan: LayerPlan, features: Mapping[str, Any], give: Give) -> LayerP
         if found is None:
             return None
         together.append((one.places, found))
-    batch = together[0][1].plain.inverses.shape[1]
-    single, stacks = [], {one.stack for one in plan.stacks}
     for at in plan.rest:
         column = plan.columns[at]
         with store.scope(column.name):
-            part = give(column)
-        if len(part) != batch or width_of(part) != plan.widths[at] or plain_of(part) in stacks:
-            return None
-        single.append((at, part))
-    if any(found.plain.inverses.shape[1] != batch for _, found in together):
+            known[at] = give(column)
+    stacks = {one.stack for one in plan.stacks}
+    sizes = {found.plain.inverses.shape[1] for _, found in together}
+    sizes.update(map(len, known.values()))
+    widths = [plan.widths[at] for at in plan.rest]
+    if len(sizes) > 1 or [*map(width_of, known.values())] != widths:
         return None
-    return LayerParts(batch, plan.widths, single, together)
+    if any(plain_of(part) in stacks for part in known.values()):
+        return None
+    return LayerParts(sizes.pop(), plan.widths, [*known.items()], together)

@@ -54,9 +54,15 @@ def linear_model(
 
     with current_store().scope("linear_model"):
         options = units, sparse_combiner, trainable
-        weighted = added_up(columns_of_layer(features, feature_columns, give, options))
+        weighted = added_up(
+            columns_of_layer(features, feature_columns, give, _is_categorical, options)
+        )
         bias = get_variable("bias_weights", (units,), initializer=_ZEROS, trainable=trainable)
     return weighted + bias
+
+
+def _is_categorical(column: FeatureColumn) -> bool:
+    return isinstance(column, CategoricalColumn)
 
 
 def _weighted(

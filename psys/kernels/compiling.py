@@ -4,13 +4,15 @@ A kernel is a plain Python loop over arrays that numba compiles for one dtype wh
 asked for. Compiled code holds no Python lock while it runs, unless its kernel is ``short``. It is
 kept in the first of these directories that belongs to the user alone: numba's own
 (``NUMBA_CACHE_DIR``), then ``~/.cache/psys/kernels``, then ``psys-kernels-<user id>`` below the
-temporary directory; where none can be written, every process compiles for itself and says so.
+temporary directory; in there, in one for these very sources. Where none can be written, every
+process compiles for itself and says so.
 Nothing here knows what a kernel computes.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import tempfile
@@ -70,7 +72,7 @@ def changes(ndim: int, dtype: str | None = None) -> Parameter:
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 inner: Callable[[FunctionT], FunctionT] = numba.njit(nogil=True, error_model="numpy")
-"""Makes a function that kernels of the same module call; it becomes part of their code."""
+"""Makes a function that kernels call; it becomes part of their code."""
 
 
 class Kernel:
@@ -158,14 +160,23 @@ def cache_directory() -> Path | None:
     """Return where compiled kernels are kept; None, after a warning, if nowhere."""
     candidates = list(_candidates())
     for path in candidates:
-        if _is_ours(path):
-            return path
+        if _is_ours(path) and _is_ours(path / _source_digest()):
+            return path / _source_digest()
     logger.warning(
         "No directory to keep compiled kernels in: this process compiles them for itself, which "
         "takes seconds. Tried: %s; set NUMBA_CACHE_DIR to one that can be written.",
         ", ".join(map(str, candidates)) or "none",
     )
     return None
+
+
+@cache
+def _source_digest() -> str:
+    """Return a hash of all kernels: numba looks only whether a kernel's own module has changed."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def _candidates() -> Iterator[Path]:

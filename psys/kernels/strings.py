@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from psys.kernels.compiling import changes, inner, kernel, reads
-
-# They become part of what is compiled here, which is kept until this file changes.
 from psys.kernels.memory import load_number
 from psys.kernels.rows import unique_into
 

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from psys.kernels.compiling import Kernel, changes, inner, kernel, reads
-
-# They become part of what is compiled here, which is kept until this file changes.
 from psys.kernels.memory import ask_for, later
 
 if TYPE_CHECKING:

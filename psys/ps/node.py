@@ -204,6 +204,7 @@ class Node:
         """Make FAILED the verdict of the lead that lives here, unless there is one."""
         assert self.lead is not None
         self.lead.fail(reason, now)
+        self._note_directives()
         return self._settle(now)
 
     def _put_off(self, now: float) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,22 @@ from psys.compute.features import InputFeatures, PlainTables, StackedIds, TableI
 from psys.compute.layer_parts import LayerPlan
 from psys.compute.store import check_ids, unique_ids
 from psys.feature_column.ahead import hash_together
+from psys.feature_column.sparse_ids import SparseIds
 from psys.stacks import TableStack
+
+
+class _Plain(NamedTuple):
+    """A lookup that gives each example one row.
+
+    Attributes:
+        column: the categorical column.
+        ids: what it made of the batch.
+        inverse: ``[batch]`` the place of each example's id among the table's.
+    """
+
+    column: Any
+    ids: SparseIds
+    inverse: Array
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,7 @@ class Lookups:
 
     prefetches: tuple[Prefetch, ...] = ()
     stacks: Mapping[str, TableStack] = field(default_factory=dict)
-    layers: dict[str, LayerPlan] = field(default_factory=dict, compare=False)
+    layers: dict[str, LayerPlan | None] = field(default_factory=dict, compare=False)
 
     @cached_property
     def _columns(self) -> tuple[Any, ...]:
@@ -51,7 +66,7 @@ class Lookups:
             ModelError: if a column cannot read its features, or gives an id that is no row.
         """
         found: dict[str, list[Array]] = {}
-        plain: dict[str, Array] = {}
+        plain: dict[str, _Plain] = {}
         hash_together(features, self._columns)
         for prefetch in self.prefetches:
             sparse = prefetch.column.transform(features)
@@ -59,7 +74,7 @@ class Lookups:
             if known is None:
                 known = features.uniques[prefetch.column] = (sparse.ids, *unique_ids(sparse.ids))
             if sparse.one_each and sparse.weights is None and prefetch.table not in found:
-                plain[prefetch.table] = known[2]
+                plain[prefetch.table] = _Plain(prefetch.column, sparse, known[2])
             else:
                 plain.pop(prefetch.table, None)
             found.setdefault(prefetch.table, []).append(known[1])
@@ -77,7 +92,7 @@ class Lookups:
 
 
 def _stacked(
-    stack: TableStack, tables: Sequence[str], ids: Sequence[Array], plain: Mapping[str, Array]
+    stack: TableStack, tables: Sequence[str], ids: Sequence[Array], plain: Mapping[str, _Plain]
 ) -> StackedIds:
     """Return the ids of some tables as rows of their stack.
 
@@ -85,7 +100,7 @@ def _stacked(
         stack: of the tables.
         tables: those that are looked up, in order.
         ids: of each, sorted and unique.
-        plain: table -> which of its ids each example has, if that is exactly one.
+        plain: by table, those of which each example has exactly one row.
 
     Raises:
         ModelError: if one is no row of its table: it would be one of another.
@@ -98,9 +113,18 @@ def _stacked(
     edges = [0, *accumulate(counts)]
     parts = zip(tables, ids, edges[:-1], edges[1:], strict=True)
     found = {name: TableIds(own, first, stop) for name, own, first, stop in parts}
-    names = [table for table in tables if table in plain]
-    if len({len(plain[name]) for name in names}) != 1:
+    names = tuple(table for table in tables if table in plain)
+    chosen = [plain[name] for name in names]
+    if len({len(one.inverse) for one in chosen}) != 1:
         return StackedIds(rows, found)  # none, or features of several sizes: the layer will say so
-    inverses = np.concatenate([plain[name] for name in names]).reshape(len(names), -1)
-    own_edges = np.array([(found[name].first, found[name].stop) for name in names], np.int64)
-    return StackedIds(rows, found, PlainTables(tuple(names), inverses, own_edges))
+    return StackedIds(
+        rows,
+        found,
+        PlainTables(
+            names,
+            [one.column for one in chosen],
+            [one.ids for one in chosen],
+            np.concatenate([one.inverse for one in chosen]).reshape(len(names), -1),
+            np.array([(found[name].first, found[name].stop) for name in names], np.int64),
+        ),
+    )

@@ -23,6 +23,9 @@ from psys.train.foreseen import Lookups
 
 BATCHES_AHEAD = 2
 CLOSE_LIMIT_SECS = 1.0
+SIGNAL_SECS = 0.5
+"""A wait for the next batch begins anew so often. A signal that comes just before a wait begins, or
+to another thread, is seen by Python only when that wait ends."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,7 @@ class InputPipeline:
     def _take(self, wait_secs: float | None) -> Batch | None:
         if self._ended:
             return None
-        item = self._queue.get(block=wait_secs != 0.0, timeout=wait_secs)
+        item = self._get(wait_secs)
         if isinstance(item, Batch):
             item.prepare(self.lookups)
             return item
@@ -238,6 +241,13 @@ class InputPipeline:
         if item is not None:
             raise item
         return None
+
+    def _get(self, wait_secs: float | None) -> Batch | BaseException | None:
+        if wait_secs is not None:
+            return self._queue.get(block=wait_secs != 0.0, timeout=wait_secs)
+        while True:
+            with suppress(queue.Empty):
+                return self._queue.get(timeout=SIGNAL_SECS)
 
     def close(self) -> None:
         """Stop reading; a read under way is waited for, but not for long."""

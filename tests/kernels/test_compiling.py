@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,19 @@ def test_no_directory_of_ours_is_another_users_to_write_whatever_the_umask(tmp_p
         assert one.stat().st_mode & 0o777 == 0o700
     path.parent.chmod(0o777)  # as an earlier version left it
     assert not compiling._is_ours(path)
+
+
+def test_what_is_kept_is_kept_for_these_very_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numba looks only at the module of a kernel, not at those it calls functions of."""
+    for path in Path(compiling.__file__).parent.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    here = compiling._source_digest.__wrapped__()
+    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "compiling.py"))
+    assert compiling._source_digest.__wrapped__() == here
+    with (tmp_path / "memory.py").open("a") as file:
+        file.write("# changed")
+    assert compiling._source_digest.__wrapped__() != here
+    finish(start(USE, tmp_path / "home", tmp_path))
+    assert {path.parents[1].name for path in (tmp_path / "home").rglob("*.nbc")} == {here}

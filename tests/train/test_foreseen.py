@@ -117,6 +117,34 @@ def test_an_id_that_is_no_row_of_its_table_is_refused_as_that_table_s(
     assert given.stacked == {}
 
 
+def test_tables_of_which_each_example_has_one_row() -> None:
+    also = fc.categorical_column_with_identity("b", SIZES["a"])
+    one = lookups("abc", "abc")
+    given = features(**ABC)
+    one.find(given)
+    plain = given.stacked["stack"].plain
+    assert plain is not None
+    assert plain.tables == ("table a", "table b", "table c")
+    assert plain.inverses.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0]]
+    assert plain.edges.tolist() == [[0, 2], [2, 4], [4, 5]]
+    assert [*map(given.transformed.get, plain.columns)] == plain.ids
+    # Of a table that two columns read, or one of which an example has no row, that cannot be said.
+    twice = Lookups((*one.prefetches, Prefetch("table a", also)), one.stacks)
+    given = features(**{**ABC, "b": [4, 0, 0]})
+    twice.find(given)
+    assert (plain := given.stacked["stack"].plain) is not None
+    assert plain.tables == ("table b", "table c")
+    given = features(**{**ABC, "b": [4, -1, 0]})
+    twice.find(given)
+    assert (plain := given.stacked["stack"].plain) is not None
+    assert plain.tables == ("table c",)
+    assert plain.edges.tolist() == [[6, 7]]
+    # Nor of features of several sizes: whoever reads them says so.
+    given = features(**{**ABC, "b": [4, 0]})
+    one.find(given)
+    assert given.stacked["stack"].plain is None
+
+
 def test_a_batch_without_ids_looks_up_no_rows() -> None:
     none = SparseFeature(np.array([], np.int64), np.array([], np.int64), 3)
     given = InputFeatures({**features(**ABC), "a": none, "b": none})

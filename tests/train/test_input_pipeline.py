@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -286,3 +288,35 @@ def test_what_a_column_cannot_read_is_said_from_the_pipeline() -> None:
     with pytest.raises(ModelError, match="word"):
         list(iter(pipeline.next, None))
     pipeline.close()
+
+
+class Told(Exception):
+    """What a signal handler raises here."""
+
+
+def test_a_signal_is_heard_while_the_input_is_waited_for() -> None:
+    """Even where another thread of the process got it, which wakes nobody."""
+    asked, heard = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def handle(*_: object) -> None:
+        heard.set()
+        raise Told
+
+    def source() -> Generator[Batch]:
+        asked.wait(20)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        in_time.append(heard.wait(20))
+        yield as_batch({"x": [1]})
+
+    def wait_for_a_batch() -> None:
+        asked.set()
+        pipeline.next()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        with closing(InputPipeline(source)) as pipeline, pytest.raises(Told):
+            wait_for_a_batch()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert in_time == [True]

@@ -18,9 +18,8 @@ from psys import train
 from psys.arrays import IndexedSlices
 from psys.compute.features import InputFeatures
 from psys.compute.train_store import TrainStore
-from psys.compute.variables import ReadStore, lookup, untraced, variable_scope
+from psys.compute.variables import ReadStore, lookup, variable_scope
 from psys.errors import ModelError
-from psys.feature_column.sparse_ids import SparseFeature
 from psys.optimizers import group
 from psys.train.input_pipeline import Batch
 from psys.train.model import InitialModel, loss_and_gradients
@@ -68,86 +67,6 @@ def test_a_step_with_stacks_is_the_one_without(case: str, later: Any) -> None:
     }
     assert not alone.model.lookups.stacks
     assert bool(stacked.model.lookups.stacks) is (case != "frozen")
-
-
-def bits(found: Any) -> Any:
-    """Return gradients or predictions as what their bytes are."""
-    return {
-        name: (one.indices.tobytes(), one.values.tobytes())
-        if isinstance(one, IndexedSlices)
-        else np.asarray(one).tobytes()
-        for name, one in found.items()
-    }
-
-
-@pytest.mark.parametrize("case", LOOKED_UP)
-def test_a_layer_that_goes_on_from_the_step_before_computes_the_same_bits(case: str) -> None:
-    call = LOOKED_UP[case]
-    model = built(call, FEATURES, stacked=True)
-    values = InitialModel(model.specs, seed=1)
-    dense = {n: values.read(n) for n, one in model.specs.items() if not one.sparse}
-    one_each = SparseFeature(np.array([1, 1, 0, 3, 2, 2]), np.arange(6), 6)
-    for given in (FEATURES, LATER, {**LATER, "bag": one_each}, FEATURES):
-        batch = Batch(InputFeatures(given), None)
-        batch.prepare(model.lookups)
-        results = []
-        for layers in ({}, model.lookups.layers):
-            store = TrainStore(
-                model.specs,
-                dense,
-                pulled_for(model, batch, values),
-                values.read_rows,
-                stacks=model.lookups.stacks,
-                seed=1,
-                layers=layers,
-            )
-            features = batch.features.copy()
-            loss, gradients, spec = loss_and_gradients(model, call, features, None, store)
-            predictions = {name: untraced(one) for name, one in spec.predictions.items()}
-            results.append((loss, bits(gradients), bits(predictions), store._used))
-        assert results[0] == results[1]
-
-
-PLANNED = ("columns of one width", "linear columns", "wide and deep", "beside numbers", "both nets")
-
-
-@pytest.mark.parametrize("case", PLANNED)
-def test_a_layer_looks_up_its_tables_once_a_stack(
-    case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call = LOOKED_UP[case]
-    model = built(call, FEATURES, stacked=True)
-    values = InitialModel(model.specs, seed=1)
-    dense = {n: values.read(n) for n, one in model.specs.items() if not one.sparse}
-    single: list[str] = []
-    lookup_part = TrainStore.lookup_part
-
-    def counted(store: TrainStore, name: str, *rest: Any) -> Any:
-        single.append(name)
-        return lookup_part(store, name, *rest)
-
-    monkeypatch.setattr(TrainStore, "lookup_part", counted)
-    counts = []
-    for given in (FEATURES, LATER, {**LATER, "a": np.array([-1, 1, 1, 1, 1, 1])}):
-        batch = Batch(InputFeatures(given), None)
-        batch.prepare(model.lookups)
-        rows, lookups = pulled_for(model, batch, values), model.lookups
-        store = TrainStore(
-            model.specs,
-            dense,
-            rows,
-            values.read_rows,
-            stacks=lookups.stacks,
-            seed=1,
-            layers=lookups.layers,
-        )
-        single.clear()
-        loss_and_gradients(model, call, batch.features, None, store)
-        counts.append(len(single))
-    bags = {"columns of one width": 1, "wide and deep": 3, "both nets": 2}.get(case, 0)
-    assert counts[1] == bags  # and weighted columns; and one that is alone of its layer's stack
-    assert counts[0] > counts[1]
-    assert counts[2] > counts[1]  # an example without an id: not as foreseen
 
 
 @pytest.mark.parametrize("case", ["columns of one width", "linear columns", "wide and deep"])
