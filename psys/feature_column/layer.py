@@ -61,12 +61,14 @@ def columns_of_layer(
                 parts.append(give(column))
         same_batch(column, len(parts[-1]), columns[0], len(parts[0]))
     result = one_by_one(parts)
-    if scope not in store.layers:
-        allowed = {at for at, column in enumerate(columns) if by_plan(column)}
-        store.layers[scope] = plan_of(feature_columns, options, columns, result, allowed)
-    elif plan is not None and not plan.is_of(feature_columns, options):
+    if plan is not None and not plan.is_of(feature_columns, options):
         # Columns that are made anew in every step, maybe with a batch in them: none is kept.
         store.layers[scope] = None
+    elif plan is not None or scope not in store.layers:
+        allowed = {at for at, column in enumerate(columns) if by_plan(column)}
+        new = plan_of(feature_columns, options, columns, result, allowed)
+        if new is not None:
+            store.layers[scope] = new
     return result
 
 

@@ -110,6 +110,12 @@ def test_only_what_gives_one_row_is_looked_up_together() -> None:
     # Of each stack those that are two or more.
     columns = [embedding(A, 2), embedding(B, 3), embedding(C, 2), embedding(BAG, 3)]
     assert plans_of(check(of_layer(columns))) == [("a_embedding", "c_embedding")]
+    # As it was in the step before, not in the first of all.
+    columns = [*map(embedding, (A, B, BAG))]
+    model = check(of_layer(columns), (FEATURES, ONE_EACH, ONE_EACH))
+    assert plans_of(model) == [("a_embedding", "b_embedding", "bag_embedding")]
+    model = check(of_layer(columns), (FEATURES, ONE_EACH, LATER))
+    assert plans_of(model) == [("a_embedding", "b_embedding")]
     clipped = [embedding(A, max_norm=0.5), embedding(B), embedding(C, trainable=False)]
     assert plans_of(check(of_layer(clipped))) == []
 
