@@ -321,7 +321,8 @@ class Estimator:
         """Run model_fn on one batch, with those of its arguments it declares.
 
         Raises:
-            ModelError: if it takes no labels and there are some, or returns no EstimatorSpec.
+            ModelError: if it takes no labels and there are some, writes into an array that is only
+                to be read, or returns no EstimatorSpec.
         """
         # Each call gets its own params: it may change them as a graph's one call might.
         params = copy.copy(self._params)
@@ -331,7 +332,15 @@ class Estimator:
             arguments["labels"] = labels
         elif labels is not None:
             raise ModelError("model_fn does not take labels, but input_fn returns labels.")
-        spec = self._model_fn(features=features, **arguments)
+        try:
+            spec = self._model_fn(features=features, **arguments)
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            raise ModelError(
+                f"model_fn wrote into an array ({error}). Features, labels and variables are only "
+                "to be read; make a new array instead: features['x'] = features['x'] + 1."
+            ) from error
         if not isinstance(spec, EstimatorSpec):
             raise ModelError(f"model_fn should return an EstimatorSpec, got {spec!r}.")
         return spec

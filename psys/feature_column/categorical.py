@@ -175,6 +175,8 @@ def categorical_column_with_hash_bucket(
 ) -> HashedCategoricalColumn:
     """Describe a feature whose values become ids by ``Fingerprint64(value) mod size``.
 
+    In an array ``""`` and -1 are no value: such a row has no id, as in TF's dense features.
+
     Args:
         key: the feature.
         hash_bucket_size: the number of ids.

@@ -115,6 +115,8 @@ def batches(returned: Any, repeat: bool) -> Generator[Batch]:
 def as_batch(value: Any, *, copied: bool = False) -> Batch:
     """Return features or (features, labels) as a batch, with arrays for lists and tensors.
 
+    Its arrays are only to be read.
+
     Args:
         value: features or (features, labels).
         copied: whether the batch shall not change with the arrays that were given: batches are
@@ -189,7 +191,10 @@ def _array(what: str, value: Any, copied: bool) -> Any:
         array = np.asarray(value)
     except ValueError as error:
         raise ModelError(f"{what} cannot be made an array [batch, ...]: {error}") from error
-    return array.copy() if copied and not listed else array
+    # Only to be read: ids are found ahead of model_fn, which may also see a batch twice.
+    array = array.copy() if copied and not listed else array.view()
+    array.flags.writeable = False
+    return array
 
 
 class InputPipeline:

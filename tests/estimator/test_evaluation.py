@@ -340,3 +340,34 @@ def test_one_process_writes_one_event_file_for_all_its_evaluations(tmp_path: Pat
         write_results(str(tmp_path), {"global_step": step, "loss": float(step)}, "", 0.1)
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
+
+
+# ---------------------------------------------------------------- arrays that are only to be read
+
+
+@pytest.mark.parametrize("what", ["a feature", "labels"])
+@pytest.mark.parametrize("how", ["train", "evaluate"])
+def test_what_writes_into_a_batch_is_told_what_to_do(tmp_path: Path, what: str, how: str) -> None:
+    """In training ids are found ahead: a change in place would be seen in evaluation only."""
+    if how == "evaluate":
+        make(tmp_path).train(endless, steps=1)
+
+    def writing(features: Any, labels: Any, mode: str, params: Any) -> Any:
+        written = features["x"] if what == "a feature" else labels
+        written[0] = 0.0
+        return model_fn(features, labels, mode, params)
+
+    config = RunConfig(model_dir=str(tmp_path))
+    estimator = Estimator(writing, config=config, params={})
+    run = estimator.train if how == "train" else estimator.evaluate
+    with pytest.raises(ModelError, match=r"wrote into an array .*make a new array instead"):
+        run(batches(4))
+    assert X[0, 0] == 1.0
+
+
+def test_another_error_of_the_same_kind_is_handed_on_as_it_is(tmp_path: Path) -> None:
+    def wrong(features: Any, labels: Any, mode: str, params: Any) -> Any:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match=r"^a bug$"):
+        Estimator(wrong, config=RunConfig(model_dir=str(tmp_path))).train(batches(4))

@@ -320,3 +320,15 @@ def test_a_signal_is_heard_while_the_input_is_waited_for() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert in_time == [True]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_batch_is_only_to_be_read_and_what_was_given_is_as_it_was(copied: bool) -> None:
+    given = {"x": X.copy(), "listed": [1, 2]}, Y.copy()
+    batch = as_batch(given, copied=copied)
+    for one in (*batch.features.values(), batch.labels):
+        with pytest.raises(ValueError, match="read-only"):
+            one[0] = 0
+    assert given[0]["x"].flags.writeable
+    assert given[1].flags.writeable
+    assert np.shares_memory(given[0]["x"], batch.features["x"]) is not copied
