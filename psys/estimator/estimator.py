@@ -335,7 +335,7 @@ class Estimator:
         try:
             spec = self._model_fn(features=features, **arguments)
         except ValueError as error:
-            if "read-only" not in str(error):
+            if type(error) is not ValueError or not str(error).endswith(" is read-only"):
                 raise
             raise ModelError(
                 f"model_fn wrote into an array ({error}). Features, labels and variables are only "

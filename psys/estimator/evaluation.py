@@ -263,10 +263,10 @@ def _select(predictions: Any, keys: Sequence[str] | str | None) -> Any:
             raise ModelError(
                 f"predict_keys argument is not valid in case of non-dict predictions: {keys}."
             )
-        return np.asarray(untraced(predictions))
+        return _of_the_caller(predictions)
     wanted = None if keys is None else {keys} if isinstance(keys, str) else set(keys)
     chosen = {
-        key: np.asarray(untraced(value))
+        key: _of_the_caller(value)
         for key, value in predictions.items()
         if wanted is None or key in wanted
     }
@@ -275,6 +275,12 @@ def _select(predictions: Any, keys: Sequence[str] | str | None) -> Any:
             f"Expected to run at least one output from {sorted(predictions)}, provided {keys}."
         )
     return chosen
+
+
+def _of_the_caller(prediction: Any) -> Array:
+    """Return an array that may be written into: features and variables may not."""
+    array = np.asarray(untraced(prediction))
+    return array if array.flags.writeable else array.copy()
 
 
 def _rows(predictions: Mapping[str, Array]) -> Iterator[dict[str, Any]]:

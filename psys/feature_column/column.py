@@ -78,6 +78,11 @@ class CategoricalColumn(FeatureColumn):
             ids = cache[self] = self._pruned_ids(features)
         return ids
 
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether ``transform`` does what it does here, and nothing of a class's own."""
+        return type(self).transform is CategoricalColumn.transform
+
     def _pruned_ids(self, features: Mapping[str, Any]) -> SparseIds:
         ids = self.unpruned_ids(features)
         return ids.keep(ids.ids >= 0)

@@ -50,4 +50,4 @@ def input_layer(
 
 def _is_embedding(column: FeatureColumn) -> bool:
     # What a subclass of somebody's does in its `part` is not known.
-    return type(column) is EmbeddingColumn
+    return type(column) is EmbeddingColumn and column.categorical_column.keeps_ids

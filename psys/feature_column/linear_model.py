@@ -62,7 +62,7 @@ def linear_model(
 
 
 def _is_categorical(column: FeatureColumn) -> bool:
-    return isinstance(column, CategoricalColumn)
+    return isinstance(column, CategoricalColumn) and column.keeps_ids
 
 
 def _weighted(

@@ -175,7 +175,8 @@ def _source_digest() -> str:
     """Return a hash of all kernels: numba looks only whether a kernel's own module has changed."""
     found = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        found.update(path.read_bytes())
+        if path.is_file():  # an editor may have put something else there
+            found.update(path.read_bytes())
     return found.hexdigest()[:16]
 
 

@@ -222,23 +222,24 @@ class InputPipeline:
         Raises:
             Exception: whatever input_fn or its iterator raised.
         """
-        return self._take(None)
+        return None if self._ended else self._taken(self._get(None))
 
     def next_if_ready(self, wait_secs: float = 0.0) -> Batch | None:
         """Return the next batch if it is there in time; None if not, or when the input ended."""
-        with suppress(queue.Empty):
-            return self._take(wait_secs)
-        return None
+        if self._ended:
+            return None
+        try:
+            item = self._get(wait_secs)
+        except queue.Empty:
+            return None
+        return self._taken(item)
 
     @property
     def ended(self) -> bool:
         """Whether the input is known to have ended."""
         return self._ended
 
-    def _take(self, wait_secs: float | None) -> Batch | None:
-        if self._ended:
-            return None
-        item = self._get(wait_secs)
+    def _taken(self, item: Batch | BaseException | None) -> Batch | None:
         if isinstance(item, Batch):
             item.prepare(self.lookups)
             return item

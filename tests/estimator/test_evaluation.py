@@ -365,9 +365,30 @@ def test_what_writes_into_a_batch_is_told_what_to_do(tmp_path: Path, what: str, 
     assert X[0, 0] == 1.0
 
 
-def test_another_error_of_the_same_kind_is_handed_on_as_it_is(tmp_path: Path) -> None:
-    def wrong(features: Any, labels: Any, mode: str, params: Any) -> Any:
-        raise ValueError("a bug")
+class OwnError(ValueError):
+    pass
 
-    with pytest.raises(ValueError, match=r"^a bug$"):
+
+@pytest.mark.parametrize(
+    "error", [ValueError("/mnt/read-only/words is empty"), OwnError("it is read-only")], ids=repr
+)
+def test_another_error_of_the_same_kind_is_handed_on_as_it_is(
+    tmp_path: Path, error: ValueError
+) -> None:
+    def wrong(features: Any, labels: Any, mode: str, params: Any) -> Any:
+        raise error
+
+    with pytest.raises(type(error), match=f"^{error}$"):
         Estimator(wrong, config=RunConfig(model_dir=str(tmp_path))).train(batches(4))
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_what_was_predicted_is_the_caller_s(tmp_path: Path, single: bool) -> None:
+    """Features that are handed on too."""
+    estimator = make(tmp_path)
+    estimator.train(endless, steps=1)
+    for one in estimator.predict(batches(4), yield_single_examples=single):
+        for value in one.values():
+            if np.ndim(value):
+                value[...] = 0
+    assert X[0, 0] == 1.0

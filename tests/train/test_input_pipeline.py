@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import queue
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -332,3 +333,12 @@ def test_a_batch_is_only_to_be_read_and_what_was_given_is_as_it_was(copied: bool
     assert given[0]["x"].flags.writeable
     assert given[1].flags.writeable
     assert np.shares_memory(given[0]["x"], batch.features["x"]) is not copied
+
+
+def test_what_the_input_raises_is_told_whatever_it_is() -> None:
+    def source() -> Generator[Batch]:
+        raise queue.Empty("of the program's own")
+        yield
+
+    with closing(InputPipeline(source)) as pipeline, pytest.raises(queue.Empty, match="own"):
+        pipeline.next_if_ready(20.0)
