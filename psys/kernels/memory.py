@@ -22,7 +22,8 @@ ROWS_AHEAD = 32
 MOST_ELEMENTS_AHEAD = 128
 """Of a longer row the rest is not asked for: the processor sees by itself what comes next."""
 LINE_ELEMENTS = 16
-"""An element in so many is asked for, at most 64 bytes from the next: what a processor fetches."""
+"""An element in so many is asked for: of float32 one in each 64 bytes, which a processor fetches at
+once; of float64 one in every second 64."""
 
 
 def _load_number(_typing: Any, s: Any, at: Any, like: Any) -> Any:
