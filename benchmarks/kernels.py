@@ -116,13 +116,13 @@ def layers(twins: Any, ids: Any) -> dict[str, tuple[Call, Call]]:
     wide = generator.standard_normal((columns.shape[1], 26 * WIDTH)).astype(np.float32)
     out, sums = np.zeros_like(wide), np.zeros_like(rows)
     return {
-        "gather_add": (
-            lambda: kernels.gather_add(rows, index, parts, out),
-            lambda: twins.gather_add(rows, index, parts, out),
+        "place_rows": (
+            lambda: kernels.place_rows(rows, index, parts, out, add=False),
+            lambda: twins.place_rows(rows, index, parts, out, add=False),
         ),
-        "scatter_add": (
-            lambda: kernels.scatter_add(wide, index, parts, sums),
-            lambda: twins.scatter_add(wide, index, parts, sums),
+        "sum_placed": (
+            lambda: kernels.sum_placed(wide, index, parts, sums),
+            lambda: twins.sum_placed(wide, index, parts, sums),
         ),
     }
 

@@ -40,7 +40,13 @@ def _softplus_of(x: Array) -> Array:
     return result
 
 
-_relu = by_first(lambda x: np.maximum(x, 0), lambda g, answer, _x: g * (answer > 0))
+def _relu_of(x: Array) -> Array:
+    # Beside a row of zeros numpy compares many numbers at once; beside a single zero it does not.
+    result: Array = np.maximum(x, np.zeros(x.shape[-1:], x.dtype))
+    return result
+
+
+_relu = by_first(_relu_of, lambda g, answer, _x: g * (answer > 0))
 _sigmoid = by_first(sigmoid_of, lambda g, answer, _x: g * (answer * (1 - answer)))
 _tanh = by_first(np.tanh, lambda g, answer, _x: g * (1 - answer * answer))
 _elu = by_first(_elu_of, lambda g, answer, x: np.where(x > 0, g, g * (answer + 1)))

@@ -42,13 +42,20 @@ class _Source(NamedTuple):
     places: Array | None
 
 
+class _Result(NamedTuple):
+    """The shape of the result, and whether what stands there is added up."""
+
+    shape: tuple[int, int]
+    add: bool
+
+
 def side_by_side(parts: LayerParts) -> Array:
     """Return what the columns of a layer give joined along axis 1, ``[batch, sum of widths]``."""
     alone = _alone(parts)
     if alone is not None:
         return alone
     starts = [0, *accumulate(parts.widths)]
-    return _place(parts, starts[:-1], starts[-1])
+    return _place(parts, starts[:-1], starts[-1], add=False)
 
 
 def added_up(parts: LayerParts) -> Array:
@@ -56,7 +63,7 @@ def added_up(parts: LayerParts) -> Array:
     alone = _alone(parts)
     if alone is not None:
         return alone
-    return _place(parts, [0] * len(parts.widths), parts.widths[0])
+    return _place(parts, [0] * len(parts.widths), parts.widths[0], add=True)
 
 
 def _alone(parts: LayerParts) -> Array | None:
@@ -67,10 +74,11 @@ def _alone(parts: LayerParts) -> Array | None:
     return None if isinstance(only, Combination) else only
 
 
-def _place(parts: LayerParts, starts: Sequence[int], width: int) -> Array:
+def _place(parts: LayerParts, starts: Sequence[int], width: int, *, add: bool) -> Array:
     """Return the parts placed in ``[batch, width]``, each from its start on.
 
-    What is added up is so in one order, whether it was looked up together or one by one.
+    What is added up is so in one order, whether it was looked up together or one by one; what is
+    not fills the result without gap or overlap.
     """
     sources, arrays = [], []
     stacks: dict[str, list[tuple[int, Combination]]] = {}
@@ -92,7 +100,7 @@ def _place(parts: LayerParts, starts: Sequence[int], width: int) -> Array:
         array, source = _of_stack(stack, stacks.get(stack, ()), together.get(stack), starts)
         sources.append(source)
         arrays.append(array)
-    return _placed((parts.batch, width), tuple(sources), *arrays)
+    return _placed(_Result((parts.batch, width), add), tuple(sources), *arrays)
 
 
 def _of_stack(
@@ -142,29 +150,31 @@ def _source(parts: Sequence[_Part]) -> _Source:
     )
 
 
-def _placed_forward(shape: tuple[int, int], sources: tuple[_Source, ...], *arrays: Array) -> Array:
-    result = np.zeros(shape, np.result_type(*arrays))
+def _placed_forward(wanted: _Result, sources: tuple[_Source, ...], *arrays: Array) -> Array:
+    make = np.zeros if wanted.add else np.empty
+    result: Array = make(wanted.shape, np.result_type(*arrays))
     for source, array in zip(sources, arrays, strict=True):
         if source.inverses is not None and source.places is not None:
-            kernels.gather_add(array, source.inverses, source.places, result)
+            kernels.place_rows(array, source.inverses, source.places, result, add=wanted.add)
         for one in source.others:
             part = (
                 array
                 if one.plan is None
                 else combine_forward(array[one.first : one.stop], one.plan)
             )
-            result[:, one.column : one.column + array.shape[1]] += part
+            place = result[:, one.column : one.column + array.shape[1]]
+            np.add(place, part, out=place) if wanted.add else np.copyto(place, part)
     return result
 
 
 def _placed_gradients(
     g: Array,
     argnums: tuple[int, ...],
-    _shape: tuple[int, int],
+    _wanted: _Result,
     sources: tuple[_Source, ...],
     *arrays: Array,
 ) -> tuple[Array, ...]:
-    first = 2  # the arguments before it are the shape and the sources
+    first = 2  # the arguments before it are what is wanted and the sources
     return tuple(_gradient(g, sources[n - first], arrays[n - first]) for n in argnums)
 
 
@@ -176,7 +186,7 @@ def _gradient(g: Array, source: _Source, array: Array) -> Array:
         return g[:, one.column : one.column + width]
     sums = np.zeros(array.shape, g.dtype)
     if source.inverses is not None and source.places is not None:
-        kernels.scatter_add(g, source.inverses, source.places, sums)
+        kernels.sum_placed(g, source.inverses, source.places, sums)
     for one in source.others:
         assert one.plan is not None
         part = g[:, one.column : one.column + width]

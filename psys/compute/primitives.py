@@ -69,7 +69,8 @@ def _dense_forward(x: Array, kernel: Array, bias: Array | None) -> Array:
 
 
 def _by_x(g: Array, _x: Array, kernel: Array, _bias: Array | None) -> Array:
-    return g @ kernel.T
+    # The same bits: of one unit there is nothing to be added up, which BLAS is slow at.
+    return g * kernel.T if kernel.shape[1] == 1 else g @ kernel.T
 
 
 def _by_kernel(g: Array, x: Array, _kernel: Array, _bias: Array | None) -> Array:

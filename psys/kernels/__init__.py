@@ -24,13 +24,13 @@ __all__ = [
     "fingerprint64",
     "from_bfloat16",
     "from_float16",
-    "gather_add",
     "hash_buckets",
     "hash_columns",
+    "place_rows",
     "prepare_rows",
     "prepare_update",
-    "scatter_add",
     "sum_duplicates",
+    "sum_placed",
     "take_rows",
     "to_bfloat16",
     "to_float16",
@@ -257,29 +257,30 @@ def add_rows(values: Array, index: Array, count: int, out: Array | None = None) 
     return whole
 
 
-def gather_add(rows: Array, index: Array, parts: Array, out: Array) -> None:
-    """Add rows to where they stand side by side, or one on another, in a wider array.
+def place_rows(rows: Array, index: Array, parts: Array, out: Array, *, add: bool) -> None:
+    """Write rows to where they stand in a wider array, or add them to what stands there.
 
-    Part p, ``[first, stop, column]``: ``out[i, column:] += rows[first:stop][index[p, i]]``.
+    Part p, ``[first, stop, column]``: ``out[i, column:] = rows[first:stop][index[p, i]]``.
 
     Args:
         rows: ``[m, width]``.
         index: ``[parts, n]`` int64, each in ``[0, stop - first)``.
         parts: ``[parts, 3]`` int64.
         out: ``[n, at least column + width]``, C-contiguous, of the rows' dtype.
+        add: whether to add: parts may overlap, and what is there counts.
 
     Raises:
         ModelError: if an index is out of range, or a shape does not fit.
     """
     from psys.kernels import rows as kernels
 
-    _check_parts(out, rows, index, parts)
-    wrong = kernels.gather_add[out.dtype](_to_read(rows, out.dtype), index, parts, out)
-    _check_found(wrong, index, parts)
+    _check_shapes(out, rows, index, parts)
+    given = _to_read(rows, out.dtype)
+    _check_placed(kernels.place_rows[out.dtype](given, index, parts, out, add), rows, index, parts)
 
 
-def scatter_add(values: Array, index: Array, parts: Array, sums: Array) -> None:
-    """Add what stands in ``values`` to the rows that ``gather_add`` took from.
+def sum_placed(values: Array, index: Array, parts: Array, sums: Array) -> None:
+    """Add what stands in ``values`` to the rows that ``place_rows`` took from.
 
     Part p, ``[first, stop, column]``: ``sums[first:stop][index[p, i]] += values[i, column:]``.
 
@@ -294,26 +295,22 @@ def scatter_add(values: Array, index: Array, parts: Array, sums: Array) -> None:
     """
     from psys.kernels import rows as kernels
 
-    _check_parts(values, sums, index, parts)
-    wrong = kernels.scatter_add[sums.dtype](_to_read(values, sums.dtype), index, parts, sums)
-    _check_found(wrong, index, parts)
+    _check_shapes(values, sums, index, parts)
+    given = _to_read(values, sums.dtype)
+    _check_placed(kernels.sum_placed[sums.dtype](given, index, parts, sums), sums, index, parts)
 
 
-def _check_parts(wide: Array, rows: Array, index: Array, parts: Array) -> None:
+def _check_shapes(wide: Array, rows: Array, index: Array, parts: Array) -> None:
     if index.shape != (len(parts), len(wide)) or parts.shape[1:] != (3,):
         raise ModelError(
-            f"Parts {parts.shape} with row numbers {index.shape} do not fit {wide.shape}."
+            f"Parts {parts.shape} of rows {rows.shape} with numbers {index.shape} do not fit "
+            f"{wide.shape}."
         )
-    if len(parts) and not (
-        parts.min() >= 0
-        and (parts[:, 0] <= parts[:, 1]).all()
-        and parts[:, 1].max() <= len(rows)
-        and parts[:, 2].max() + rows.shape[1] <= wide.shape[1]
-    ):
-        raise ModelError(f"Parts {parts.tolist()} of rows {rows.shape} do not fit {wide.shape}.")
 
 
-def _check_found(wrong: int, index: Array, parts: Array) -> None:
+def _check_placed(wrong: int, rows: Array, index: Array, parts: Array) -> None:
+    if wrong < -1:
+        raise ModelError(f"Parts {parts.tolist()} of rows {rows.shape} do not fit.")
     if wrong >= 0:
         part, at = divmod(wrong, index.shape[1])
         count = parts[part, 1] - parts[part, 0]

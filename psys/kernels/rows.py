@@ -149,34 +149,52 @@ def add_rows(values: Array, index: Array, sums: Array) -> int:
     return -1
 
 
-@kernel(reads(2), reads(2, "int64"), reads(2, "int64"), changes(2))
-def gather_add(rows: Array, index: Array, parts: Array, out: Array) -> int:
-    """Add rows to where they stand in the rows of ``out``; ``parts`` says which and where.
+@inner
+def _parts_fit(parts: Array, rows: int, width: int, columns: int) -> bool:
+    """Return whether all parts lie within so many rows, and so many columns."""
+    for p in range(len(parts)):
+        if not (0 <= parts[p, 0] <= parts[p, 1] <= rows and 0 <= parts[p, 2] <= columns - width):
+            return False
+    return True
 
-    Part p, ``[first, stop, column]``, adds row ``first + index[p, i]`` of ``rows`` to row i of
+
+@kernel(reads(2), reads(2, "int64"), reads(2, "int64"), changes(2), reads(0, "bool"))
+def place_rows(rows: Array, index: Array, parts: Array, out: Array, add: bool) -> int:
+    """Write rows to where they stand in the rows of ``out``, or add them to what is there.
+
+    Part p, ``[first, stop, column]``, places row ``first + index[p, i]`` of ``rows`` in row i of
     ``out``, from ``column`` on. Returns the place in ``index`` of the first number that is out of
-    range, -1 if there is none.
+    range, -1 if there is none; -2, with nothing written, if a part does not fit.
     """
+    if not _parts_fit(parts, len(rows), rows.shape[1], out.shape[1]):
+        return -2
     count = index.shape[1]
     for p in range(len(index)):
-        first = parts[p, 0]
+        first, numbers = parts[p, 0], index[p]
         size = parts[p, 1] - first
         column = np.uintp(parts[p, 2])  # not signed: a column that may count from the end is slow
         for i in range(count):
-            row = index[p, i]
+            row = numbers[i]
             if row < 0 or row >= size:
                 return int(p * count + i)
-            for j in range(rows.shape[1]):
-                out[i, column + np.uintp(j)] += rows[np.uintp(first + row), j]
+            ask_for(rows, first + later(numbers, i))
+            if add:
+                for j in range(rows.shape[1]):
+                    out[i, column + np.uintp(j)] += rows[np.uintp(first + row), j]
+            else:
+                for j in range(rows.shape[1]):
+                    out[i, column + np.uintp(j)] = rows[np.uintp(first + row), j]
     return -1
 
 
 @kernel(reads(2), reads(2, "int64"), reads(2, "int64"), changes(2))
-def scatter_add(values: Array, index: Array, parts: Array, sums: Array) -> int:
-    """Do the reverse of ``gather_add``: add what stands in ``values`` to the rows it came from.
+def sum_placed(values: Array, index: Array, parts: Array, sums: Array) -> int:
+    """Do the reverse of ``place_rows``: add what stands in ``values`` to the rows it came from.
 
-    Returns as ``gather_add`` does.
+    Returns as ``place_rows`` does.
     """
+    if not _parts_fit(parts, len(sums), sums.shape[1], values.shape[1]):
+        return -2
     count = index.shape[1]
     for p in range(len(index)):
         first = parts[p, 0]

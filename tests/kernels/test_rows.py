@@ -124,6 +124,14 @@ def test_as_many_rows_as_ids() -> None:
             wrong()
 
 
+def write_rows(*arguments: Any) -> None:
+    kernels.place_rows(*arguments, add=False)
+
+
+def add_rows(*arguments: Any) -> None:
+    kernels.place_rows(*arguments, add=True)
+
+
 @st.composite
 def placements(draw: st.DrawFn) -> tuple[Any, Any, Any, Any]:
     """Rows, a wider array, and parts that may overlap in both: rows, wide, index, parts."""
@@ -148,13 +156,17 @@ def placements(draw: st.DrawFn) -> tuple[Any, Any, Any, Any]:
 @given(placements())
 def test_rows_are_added_to_where_they_stand_and_back(placed: tuple[Any, Any, Any, Any]) -> None:
     rows, wide, index, parts = placed
-    pairs = (("gather_add", rows, wide), ("scatter_add", wide, rows))
-    for name, source, target in pairs:
+    cases: tuple[Any, ...] = (
+        ("place_rows", rows, wide, {"add": True}),
+        ("place_rows", rows, wide, {"add": False}),
+        ("sum_placed", wide, rows, {}),
+    )
+    for name, source, target, how in cases:
         expected, found = target.copy(), target.copy()
         for one in (source, index, parts):
             one.flags.writeable = False  # as what was pulled is
-        getattr(twins, name)(source, index, parts, expected)
-        getattr(kernels, name)(source, index, parts, found)
+        getattr(twins, name)(source, index, parts, expected, **how)
+        getattr(kernels, name)(source, index, parts, found, **how)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -162,14 +174,14 @@ def test_rows_of_another_layout_or_dtype_are_placed_as_well() -> None:
     rows = np.arange(24.0).reshape(4, 6)[::2, ::3]
     index, parts = np.array([[1, 0, 1]]), np.array([[0, 2, 1]])
     out = np.zeros((3, 3), np.float32)
-    kernels.gather_add(rows, index, parts, out)
+    kernels.place_rows(rows, index, parts, out, add=True)
     assert out.tolist() == [[0, 12, 15], [0, 0, 3], [0, 12, 15]]
     sums = np.zeros((2, 2), np.float32)
-    kernels.scatter_add(np.asfortranarray(out, np.float64), index, parts, sums)
+    kernels.sum_placed(np.asfortranarray(out, np.float64), index, parts, sums)
     assert sums.tolist() == [[0, 3], [24, 30]]
 
 
-@pytest.mark.parametrize("name", ["gather_add", "scatter_add"])
+@pytest.mark.parametrize("place", [write_rows, add_rows, kernels.sum_placed])
 @pytest.mark.parametrize(
     ("index", "message"),
     [
@@ -179,17 +191,17 @@ def test_rows_of_another_layout_or_dtype_are_placed_as_well() -> None:
         ([[0, 1 << 62], [0, 1]], r"must lie in \[0, 3\), got 4611686018427387904 at 1"),
     ],
 )
-def test_a_part_reaches_no_row_of_another(name: str, index: Any, message: str) -> None:
+def test_a_part_reaches_no_row_of_another(place: Any, index: Any, message: str) -> None:
     rows, wide = np.ones((5, 2)), np.ones((2, 4))
-    source, target = (rows, wide) if name == "gather_add" else (wide, rows)
+    source, target = (wide, rows) if place is kernels.sum_placed else (rows, wide)
     parts = np.array([[0, 3, 0], [3, 5, 2]])
     with pytest.raises(ModelError, match=message):
-        getattr(kernels, name)(source, np.array(index, np.int64), parts, target)
-    if name == "scatter_add":  # row 2, of the first part, is what -1 of the second would be
+        place(source, np.array(index, np.int64), parts, target)
+    if place is kernels.sum_placed:  # row 2, of the first part, is what -1 of the second would be
         assert (target[2] == 1).all()
 
 
-@pytest.mark.parametrize("name", ["gather_add", "scatter_add"])
+@pytest.mark.parametrize("place", [write_rows, add_rows, kernels.sum_placed])
 @pytest.mark.parametrize(
     ("parts", "index"),
     [
@@ -203,11 +215,11 @@ def test_a_part_reaches_no_row_of_another(name: str, index: Any, message: str) -
         ([[4, 3, 0]], [[0, 0]]),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(name: str, parts: Any, index: Any) -> None:
+def test_parts_that_do_not_fit_are_refused(place: Any, parts: Any, index: Any) -> None:
     rows, wide = np.ones((5, 2)), np.ones((2, 4))
-    source, target = (rows, wide) if name == "gather_add" else (wide, rows)
+    source, target = (wide, rows) if place is kernels.sum_placed else (rows, wide)
     with pytest.raises(ModelError, match="do not fit"):
-        getattr(kernels, name)(source, np.array(index), np.array(parts), target)
+        place(source, np.array(index), np.array(parts), target)
     assert (target == 1).all()
 
 

@@ -159,12 +159,13 @@ def add_rows(values: Any, index: Any, count: int) -> Any:
     return sums
 
 
-def gather_add(rows: Any, index: Any, parts: Any, out: Any) -> None:
+def place_rows(rows: Any, index: Any, parts: Any, out: Any, *, add: bool) -> None:
     for numbers, (first, stop, column) in zip(index, parts, strict=True):
-        out[:, column : column + rows.shape[1]] += rows[first:stop][numbers]
+        place = out[:, column : column + rows.shape[1]]
+        place[...] = rows[first:stop][numbers] + (place if add else 0)
 
 
-def scatter_add(values: Any, index: Any, parts: Any, sums: Any) -> None:
+def sum_placed(values: Any, index: Any, parts: Any, sums: Any) -> None:
     for numbers, (first, stop, column) in zip(index, parts, strict=True):
         np.add.at(sums[first:stop], numbers, values[:, column : column + sums.shape[1]])
 
