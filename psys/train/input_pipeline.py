@@ -208,7 +208,11 @@ class InputPipeline:
         """
         self.lookups = Lookups()
         """What to prepare; set once the model is known."""
-        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
+        self._queue: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
+        self._places = threading.Semaphore(BATCHES_AHEAD)
+        """Of those that may wait in the queue, how many are free."""
+        self._left = 0
+        """So many places were left by what was taken, and are not free yet."""
         self._closed = threading.Event()
         self._ended = False
         self._thread = threading.Thread(
@@ -216,15 +220,19 @@ class InputPipeline:
         )
         self._thread.start()
 
-    def next(self) -> Batch | None:
+    def next(self, *, read_on: bool = True) -> Batch | None:
         """Return the next batch, prepared; None when the input ended.
+
+        Args:
+            read_on: whether another one may be read in its place at once; if not, then from
+                ``read_on`` on, or as soon as there is none left to be taken.
 
         Raises:
             Exception: whatever input_fn or its iterator raised.
         """
-        return None if self._ended else self._taken(self._get(None))
+        return None if self._ended else self._taken(self._get(None), read_on)
 
-    def next_if_ready(self, wait_secs: float = 0.0) -> Batch | None:
+    def next_if_ready(self, wait_secs: float = 0.0, *, read_on: bool = True) -> Batch | None:
         """Return the next batch if it is there in time; None if not, or when the input ended."""
         if self._ended:
             return None
@@ -232,14 +240,23 @@ class InputPipeline:
             item = self._get(wait_secs)
         except queue.Empty:
             return None
-        return self._taken(item)
+        return self._taken(item, read_on)
+
+    def read_on(self) -> None:
+        """Let others be read in the place of all batches that were taken."""
+        left, self._left = self._left, 0
+        if left:
+            self._places.release(left)
 
     @property
     def ended(self) -> bool:
         """Whether the input is known to have ended."""
         return self._ended
 
-    def _taken(self, item: Batch | BaseException | None) -> Batch | None:
+    def _taken(self, item: Batch | BaseException | None, read_on: bool) -> Batch | None:
+        self._left += 1
+        if read_on:
+            self.read_on()
         if isinstance(item, Batch):
             item.prepare(self.lookups)
             return item
@@ -249,6 +266,8 @@ class InputPipeline:
         return None
 
     def _get(self, wait_secs: float | None) -> Batch | BaseException | None:
+        if self._queue.empty():
+            self.read_on()
         if wait_secs is not None:
             return self._queue.get(block=wait_secs != 0.0, timeout=wait_secs)
         while True:
@@ -259,10 +278,7 @@ class InputPipeline:
         """Stop reading; a read under way is waited for, but not for long."""
         self._closed.set()
         self._ended = True
-        # Make room: a producer that waits for it must see that it is over.
-        with suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
+        self._places.release()  # whoever waits for one must see that it is over
         self._thread.join(CLOSE_LIMIT_SECS)
 
     def _read(self, source: Callable[[], Generator[Batch]]) -> None:
@@ -277,10 +293,10 @@ class InputPipeline:
             self._put(error)
 
     def _put(self, item: Batch | BaseException | None) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=0.5)
-            except queue.Full:
-                continue
-            return True
-        return False
+        """Put it where it is taken from, when there is a place; return False once it is over."""
+        self._places.acquire()
+        if self._closed.is_set():
+            self._places.release()  # there may be more to be put: what closing the source raises
+            return False
+        self._queue.put(item)
+        return True

@@ -22,7 +22,7 @@ class Lookahead:
     def at(self, number: int) -> Batch | None:
         """Return batch ``number`` from here, taking it from the input; None if that ended."""
         while len(self._batches) <= number:
-            batch = self._pipeline.next()
+            batch = self._pipeline.next(read_on=False)
             if batch is None:
                 return None
             self._batches.append(batch)
@@ -31,11 +31,19 @@ class Lookahead:
     def at_once(self, number: int, wait_secs: float = 0.0) -> Batch | None:
         """Return batch ``number`` if it is there in time; None if not, or if the input ended."""
         while len(self._batches) <= number:
-            batch = self._pipeline.next_if_ready(wait_secs)
+            batch = self._pipeline.next_if_ready(wait_secs, read_on=False)
             if batch is None:
                 return None
             self._batches.append(batch)
         return self._batches[number]
+
+    def read_on(self) -> None:
+        """Let the input read on, in the place of what was taken.
+
+        Whoever takes batches says when: the thread that reads is not to take the interpreter from
+        a step that is being sent. An input that is late is never kept back.
+        """
+        self._pipeline.read_on()
 
     def ends_before(self, number: int) -> bool:
         """Return whether it is known that there is no batch ``number``."""

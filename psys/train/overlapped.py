@@ -93,6 +93,7 @@ class OverlappedSession(Session):
             finish = send()
         else:
             finish = self._courier.take(lambda: send()()).result
+        batches.read_on()
         second = batches.at_once(1)
         following: _Step | None = None
         if second is not None and later is not None:

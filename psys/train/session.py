@@ -209,9 +209,12 @@ class Session:
             begun = self._begin_step()
             computed = self._compute(batch, pulled)
             following = batches.at(1)
-            pulled = self._send(computed, following, more=following is not None)()
+            finish = self._send(computed, following, more=following is not None)
+            batches.read_on()
+            pulled = finish()
             self._end_step(batches, computed, begun, pulled)
-            del computed, begun  # and with them what was pulled for the step, before the next one
+            # And with them what was pulled for the step, before the next one.
+            del computed, begun, finish
         return self._input_ended()
 
     def _ended(self, grant: Grant) -> LoopResult | None:

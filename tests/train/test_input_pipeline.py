@@ -235,6 +235,34 @@ def test_it_does_not_run_far_ahead_and_stops_when_closed() -> None:
     pipeline.close()
 
 
+def test_what_was_taken_makes_room_when_the_taker_says_so() -> None:
+    read, changed = [], threading.Condition()
+
+    def endless() -> Iterator[Any]:
+        for n in itertools.count():
+            with changed:
+                read.append(n)
+                changed.notify_all()
+            yield {"n": [n]}
+
+    def has_read(count: int, within_secs: float) -> bool:
+        with changed:
+            return changed.wait_for(lambda: len(read) >= count, within_secs)
+
+    full = BATCHES_AHEAD + 1  # so many wait, and one is held
+    with closing(InputPipeline(lambda: batches(endless(), repeat=False))) as pipeline:
+        assert has_read(full, 10.0)
+        assert pipeline.next(read_on=False) is not None
+        assert not has_read(full + 1, 0.2)
+        pipeline.read_on()
+        assert has_read(full + 1, 10.0)
+        # Nobody waits for what nobody reads, even if nothing is said any more.
+        for n in range(1, 10):
+            batch = pipeline.next(read_on=False)
+            assert batch is not None
+            assert batch.features["n"][0] == n
+
+
 def test_what_the_input_raises_comes_as_itself_after_the_batches_before() -> None:
     class Broken(Exception):
         pass
