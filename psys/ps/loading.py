@@ -150,9 +150,9 @@ def _copy(
 
 def _value(one: LoadedSlice) -> Array:
     """Return the value that was sent; without one, what the initializer gives."""
-    if one.value is not None:
-        return one.value
-    spec = one.spec
-    made = spec.initializer.rows(spec.name, spec.shape, spec.dtype, one.start, one.stop, one.seed)
-    _check_array(one, "value", made)
-    return made
+    made = one.value
+    if made is None:
+        spec, rows = one.spec, (one.start, one.stop)
+        made = spec.initializer.rows(spec.name, spec.shape, spec.dtype, *rows, one.seed)
+        _check_array(one, "value", made)
+    return np.asarray(made, order="C")  # ascontiguousarray would give a scalar an axis

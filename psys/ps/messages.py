@@ -155,7 +155,7 @@ class ExchangeReply:
         global_step: steps counted by the lead so far (its shard only, otherwise 0).
         grant: the lead's permission (its shard only).
         waiting_for: whom a WAIT, ACCUMULATED or WAITING waits for.
-        dense: values of the dense slices, but for those the sender knows.
+        dense: values of the dense slices, but for those the sender knows; only to be read.
         rows: the rows asked for, by table.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 
@@ -45,6 +45,21 @@ class SliceState:
     """The shard's version when the value last changed; what was loaded is of version 0."""
     _cuts: WeakSet[SliceCut] = field(default_factory=WeakSet, repr=False)
     """Those that are still to be read, or being read."""
+    _lent: ref[Array] | None = field(default=None, repr=False)
+    """The value as somebody may still be reading it."""
+
+    def lend(self) -> Array:
+        """Return the value as it is now, whatever later pushes change; only to be read.
+
+        It is not copied: a push that comes while an array in it is held copies it first.
+        """
+        lent = None if self._lent is None else self._lent()
+        if lent is None:
+            # Through a buffer, so that views have this array as their base, not the value.
+            lent = np.asarray(self.value.data)
+            lent.flags.writeable = False
+            self._lent = ref(lent)
+        return lent
 
     def cut(self) -> SliceCut:
         """Return the slice as it is now, whatever later pushes change."""
@@ -108,6 +123,10 @@ class SliceState:
             global_step: the step it was computed at, for schedules.
         """
         assert self.optimizer is not None  # refusal() said so before
+        if self._lent is not None:
+            if self._lent() is not None:
+                self.value = self.value.copy()
+            self._lent = None
         if isinstance(gradient, IndexedSlices):
             summed = gradient.summed()
             self._keep(None if self.optimizer.moves_all_rows else summed.indices)
@@ -150,10 +169,10 @@ def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
 
 
 def dense_values(slices: Mapping[str, SliceState], known: int | None) -> dict[str, Array]:
-    """Return copies of the dense slices that changed since version ``known``; None for all."""
+    """Return the dense slices that changed since version ``known``, None for all; see ``lend``."""
     since = -1 if known is None else known
     return {
-        name: state.value.copy()
+        name: state.lend()
         for name, state in slices.items()
         if state.changed > since and not state.spec.sparse
     }

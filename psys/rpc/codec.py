@@ -364,7 +364,7 @@ def decode_reply(
     memory: TrainerSegment | None = None,
     reply_room: Room | None = None,
 ) -> ExchangeReply:
-    """Read the bulk of a reply; return the reply.
+    """Read the bulk of a reply; return the reply, its arrays only to be read.
 
     Args:
         incoming: the reply.
@@ -390,6 +390,7 @@ def decode_reply(
     else:
         bulk = np.empty(layout.size, np.uint8)
         read_bulk(incoming, bulk, peer)
+    bulk.flags.writeable = False
     dense: dict[str, Array] = {}
     rows: dict[str, Array] = {}
     parts = {tensors_pb2.TENSOR_ROLE_DENSE: dense, tensors_pb2.TENSOR_ROLE_ROWS: rows}

@@ -102,8 +102,34 @@ def test_one_exchange_applies_the_push_and_pulls(
 
 def test_what_was_pulled_does_not_change_with_later_pushes(bench: ShardBench) -> None:
     before = bench.push(1).dense["dense"]
+    part = bench.push(2).dense["dense"][1:]
+    bench.push(3)
+    assert (before.tolist(), part.tolist()) == ([1.0, 1.0], [2.0])
+    assert bench.count == 3.0
+    with pytest.raises(ValueError, match="read-only"):
+        before += 1
+
+
+def test_what_was_pulled_is_copied_for_a_push_only_while_somebody_reads_it(
+    bench: ShardBench, request_of: Callable[..., Any]
+) -> None:
+    dense = bench.shard.slices["dense"]
+    value = dense.value
+    bench.push(1)
     bench.push(2)
-    assert before.tolist() == [1.0, 1.0]
+    assert dense.value is value
+    reply = bench.push(3)
+    (other,) = bench.exchange(request_of(3, None, task="worker:1", member=2))
+    assert np.shares_memory(reply.dense["dense"], value)
+    assert np.shares_memory(other.dense["dense"], value)
+    del reply
+    bench.push(4)
+    copied = dense.value
+    assert copied is not value
+    bench.push(5)
+    assert dense.value is copied
+    assert other.dense["dense"].tolist() == [3.0, 3.0]
+    assert copied.tolist() == [5.0, 5.0]
 
 
 def test_an_empty_push_counts_as_one(bench: ShardBench, request_of: Callable[..., Any]) -> None:
