@@ -40,13 +40,19 @@ def _softplus_of(x: Array) -> Array:
     return result
 
 
-def _relu_of(x: Array) -> Array:
+def relu_of(x: Array, out: Array | None = None) -> Array:
+    """Return max(x, 0) of an untraced array, as a new one or in ``out``."""
     # Beside a row of zeros numpy compares many numbers at once; beside a single zero it does not.
-    result: Array = np.maximum(x, np.zeros(x.shape[-1:], x.dtype))
+    result: Array = np.maximum(x, np.zeros(x.shape[-1:], x.dtype), out=out)
     return result
 
 
-_relu = by_first(_relu_of, lambda g, answer, _x: g * (answer > 0))
+def through_relu(g: Array, answer: Array) -> Array:
+    """Return the gradient by x of ``answer = relu(x)``, of that by the answer."""
+    return g * (answer > 0)
+
+
+_relu = by_first(relu_of, lambda g, answer, _x: through_relu(g, answer))
 _sigmoid = by_first(sigmoid_of, lambda g, answer, _x: g * (answer * (1 - answer)))
 _tanh = by_first(np.tanh, lambda g, answer, _x: g * (1 - answer * answer))
 _elu = by_first(_elu_of, lambda g, answer, x: np.where(x > 0, g, g * (answer + 1)))

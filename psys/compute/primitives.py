@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psys.arrays import Array
-from psys.compute.activations import elu, log_softmax, relu, sigmoid, softmax, softplus, tanh
+from psys.compute.activations import (
+    elu,
+    log_softmax,
+    relu,
+    relu_of,
+    sigmoid,
+    softmax,
+    softplus,
+    tanh,
+    through_relu,
+)
 from psys.compute.cross_entropy import (
     sigmoid_cross_entropy,
     softmax_cross_entropy,
@@ -29,6 +39,7 @@ __all__ = [
     "added_up",
     "combination",
     "dense",
+    "dense_relu",
     "elu",
     "log_softmax",
     "relu",
@@ -56,6 +67,11 @@ def dense(x: Array, kernel: Array, bias: Array | None = None) -> Array:
     return _dense(x, kernel, bias)
 
 
+def dense_relu(x: Array, kernel: Array, bias: Array | None = None) -> Array:
+    """Return ``relu(dense(x, kernel, bias))``, of which nothing is kept but the result."""
+    return _dense_relu(x, kernel, bias)
+
+
 def add_n(arrays: Sequence[Array]) -> Array:
     """Return the sum of arrays of one and the same shape."""
     return arrays[0] if len(arrays) == 1 else _add_n(*arrays)
@@ -66,6 +82,11 @@ def _dense_forward(x: Array, kernel: Array, bias: Array | None) -> Array:
     if bias is not None:
         result += bias
     return result
+
+
+def _dense_relu_forward(x: Array, kernel: Array, bias: Array | None) -> Array:
+    result = _dense_forward(x, kernel, bias)
+    return relu_of(result, result)
 
 
 def _by_x(g: Array, _x: Array, kernel: Array, _bias: Array | None) -> Array:
@@ -99,4 +120,5 @@ def _add_n_gradients(g: Array, argnums: tuple[int, ...], *_arrays: Array) -> tup
 
 
 _dense = by_parts(_dense_forward, (_by_x, _by_kernel, _by_bias), _may_wait)
+_dense_relu = by_parts(_dense_relu_forward, (_by_x, _by_kernel, _by_bias), _may_wait, through_relu)
 _add_n = by_many(_add_n_forward, _add_n_gradients)

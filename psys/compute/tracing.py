@@ -51,41 +51,53 @@ def by_many(forward: Forward, gradients: Callable[..., tuple[Array, ...]]) -> Fo
 class PartwiseVjp:
     """A backward pass that is one function for each argument, of which one may wait."""
 
-    __slots__ = ("_argnums", "_args", "_may_wait", "_parts")
+    __slots__ = ("_answer", "_argnums", "_args", "_may_wait", "_parts", "_through")
 
     def __init__(
         self,
         parts: Sequence[Callable[..., Array]],
         may_wait: Callable[..., int | None],
+        through: Callable[[Array, Array], Array] | None,
         argnums: tuple[int, ...],
+        answer: Any,
         args: tuple[Any, ...],
     ) -> None:
         """See ``by_parts``."""
         self._parts = parts
         self._may_wait = may_wait
+        self._through = through
         self._argnums = argnums
+        self._answer: Any = None if through is None else answer
         self._args = args
 
     def __call__(self, g: Array) -> tuple[Array, ...]:
         """Return one gradient for each of the arguments that are traced."""
-        return tuple(self._parts[argnum](g, *self._args) for argnum in self._argnums)
+        return self._all(self._gone_through(g))
 
     def begin(self, g: Array, second: Executor) -> tuple[Array | Deferred, ...]:
         """Return likewise; that of the argument that may wait begins in a second thread."""
+        g = self._gone_through(g)
         waits = self._may_wait(g, *self._args)
         if waits not in self._argnums or self._argnums[0] == waits:
-            return self(g)  # with nothing to do here meanwhile, it is begun here
+            return self._all(g)  # with nothing to do here meanwhile, it is begun here
         deferred = Deferred(second, partial(self._parts[waits], g, *self._args))
         return tuple(
             deferred if argnum == waits else self._parts[argnum](g, *self._args)
             for argnum in self._argnums
         )
 
+    def _gone_through(self, g: Array) -> Array:
+        return g if self._through is None else self._through(g, self._answer)
+
+    def _all(self, g: Array) -> tuple[Array, ...]:
+        return tuple(self._parts[argnum](g, *self._args) for argnum in self._argnums)
+
 
 def by_parts(
     forward: Forward,
     parts: Sequence[Callable[..., Array]],
     may_wait: Callable[..., int | None],
+    through: Callable[[Array, Array], Array] | None = None,
 ) -> Forward:
     """Return ``forward`` as a primitive whose gradients are computed one by one.
 
@@ -94,10 +106,11 @@ def by_parts(
         parts: for each argument ``part(g, *args)``, its gradient.
         may_wait: ``may_wait(g, *args)`` returns the number of the argument whose gradient is worth
             a second thread's while, None for none.
+        through: ``through(g, answer)`` returns the g that all parts are given; None for g itself.
     """
 
-    def make(argnums: tuple[int, ...], _answer: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
-        return PartwiseVjp(parts, may_wait, argnums, args)
+    def make(argnums: tuple[int, ...], answer: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+        return PartwiseVjp(parts, may_wait, through, argnums, answer, args)
 
     wrapped = primitive(forward)
     defvjp_argnums(wrapped, make)

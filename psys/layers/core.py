@@ -57,11 +57,13 @@ def dense(
         bias = None
         if use_bias:
             bias = get_variable("bias", (units,), "float32", bias_initializer, trainable=trainable)
+    compute = primitives.dense
+    if activation is nn.relu:
+        compute, activation = primitives.dense_relu, None
     if len(leading) == 1:
-        outputs = primitives.dense(inputs, kernel, bias)
+        outputs = compute(inputs, kernel, bias)
     else:
-        flat = primitives.dense(inputs.reshape((-1, width)), kernel, bias)
-        outputs = flat.reshape((*leading, units))
+        outputs = compute(inputs.reshape((-1, width)), kernel, bias).reshape((*leading, units))
     return outputs if activation is None else activation(outputs)
 
 

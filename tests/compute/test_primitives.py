@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import autograd.numpy as anp
@@ -87,6 +88,51 @@ def test_dense_by_all_arguments_at_once_is_float32() -> None:
     np.testing.assert_allclose(gradients[roots[1]], X.T @ np.ones((4, 2)), rtol=1e-5)
     np.testing.assert_allclose(gradients[roots[2]], [4, 4])
     assert {gradient.dtype for gradient in gradients.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("units", [1, 300])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_dense_and_relu_in_one_are_the_two_bit_for_bit(
+    second: bool, units: int, with_bias: bool
+) -> None:
+    draw = np.random.default_rng(units)
+    shapes = [(128, 200), (200, units), (units,)][: 2 + with_bias]
+    given = [draw.normal(size=shape).astype(np.float32) for shape in shapes]
+    found = []
+    with ThreadPoolExecutor(1) as pool:
+        for layer in (
+            primitives.dense_relu,
+            lambda *arguments: primitives.relu(primitives.dense(*arguments)),
+        ):
+            boxes, roots = zip(*map(new_root, given), strict=True)
+            answer = layer(*boxes)
+            g = draw.normal(size=(128, units)).astype(np.float32) if not found else found[0][1]
+            gradients = backward(answer, g, set(roots), pool if second else None)
+            found.append([untraced(answer), g, *(gradients[root] for root in roots)])
+    assert 0 < (found[0][0] == 0).mean() < 1
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_layer_of_one_unit_has_the_gradients_of_products_bit_for_bit() -> None:
+    draw = np.random.default_rng(1)
+    x, kernel, g = (
+        draw.normal(size=shape).astype(np.float32) for shape in ((64, 30), (30, 1), (64, 1))
+    )
+    box, root = new_root(x)
+    gradient = backward(primitives.dense(box, kernel), g, {root})[root]
+    np.testing.assert_array_equal(gradient, g @ kernel.T)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_relu_is_the_maximum_and_what_is_no_number_stays_so(dtype: Any) -> None:
+    for shape in ((), (7,), (3, 9), (2, 3, 40)):
+        x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+        np.testing.assert_array_equal(primitives.relu(x), np.maximum(x, 0))
+        assert primitives.relu(x).dtype == dtype
+    edge = np.array([np.nan, -np.nan, np.inf, -np.inf], dtype)
+    np.testing.assert_array_equal(primitives.relu(edge), [np.nan, np.nan, np.inf, 0])
 
 
 @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
