@@ -151,10 +151,11 @@ Gradient = Array | IndexedSlices
 """A dense array of the variable's shape, or the gradient of some of its rows."""
 
 
-def all_finite(array: Array) -> bool:
-    """Return whether no element is NaN or infinite."""
-    # If the sum is not finite, it may be that large numbers overflowed.
-    return squares_are_finite(array) or bool(np.isfinite(array).all())
+def all_finite(*arrays: Array) -> bool:
+    """Return whether no element of any of them is NaN or infinite."""
+    with np.errstate(all="ignore"):
+        # If the sum is not finite, it may be that large numbers overflowed.
+        return all(_sum_is_finite(one) or bool(np.isfinite(one).all()) for one in arrays)
 
 
 def squares_are_finite(array: Array) -> bool:
@@ -163,8 +164,17 @@ def squares_are_finite(array: Array) -> bool:
     No square is negative, so that no NaN and no infinity can vanish from their sum. A float32 is
     then also below 2e19 in magnitude. False for an array that BLAS cannot read as it lies.
     """
+    with np.errstate(all="ignore"):
+        return _sum_is_finite(array)
+
+
+def _sum_is_finite(array: Array) -> bool:
     if array.dtype not in _SUMMED or not array.flags.c_contiguous:
         return False
     flat = array.reshape(-1)
-    with np.errstate(all="ignore"):
-        return math.isfinite(np.dot(flat, flat))
+    return math.isfinite(np.dot(flat, flat))
+
+
+def values_of(gradient: Gradient) -> Array:
+    """Return what a gradient adds up to values: all of it, or its rows ``[n, ...]``."""
+    return gradient.values if isinstance(gradient, IndexedSlices) else gradient

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite
+from psys.arrays import DTYPES, Array, Gradient, IndexedSlices, VariableSpec, all_finite, values_of
 from psys.errors import ModelError
 from psys.sharding import ShardMap
 from psys.sharding.shard_map import Positions
@@ -121,8 +121,10 @@ class Spread:
             ModelError: if one does not fit its variable, or is not finite.
         """
         parts: list[dict[str, Gradient]] = [{} for _ in range(self._map.num_shards)]
-        for name, gradient in self._stacked(gradients).items():
-            self._check_finite(name, gradient)
+        stacked = self._stacked(gradients)
+        if not all_finite(*map(values_of, stacked.values())):
+            self._refuse_not_finite(stacked)
+        for name, gradient in stacked.items():
             if isinstance(gradient, IndexedSlices):
                 summed = gradient.summed()
                 for shard, (at, local) in self._split(name, summed.indices).items():
@@ -156,7 +158,7 @@ class Spread:
         spec = self.specs.get(name)
         if spec is None:
             raise ModelError(f"Gradient of unknown variable {name!r}.")
-        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+        values = values_of(gradient)
         if values.dtype != DTYPES[spec.dtype]:
             raise ModelError(f"Gradient of {name!r}: expected {spec.dtype}, got {values.dtype}.")
         if spec.optimizer is None:
@@ -172,12 +174,13 @@ class Spread:
                 f"Gradient of {name!r}: expected shape {spec.shape}, got {gradient.shape}."
             )
 
-    def _check_finite(self, name: str, gradient: Gradient) -> None:
-        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
-        if all_finite(values):
-            return
+    def _refuse_not_finite(self, gradients: Mapping[str, Gradient]) -> None:
+        name, gradient = next(
+            (name, one) for name, one in gradients.items() if not all_finite(values_of(one))
+        )
         spec = self.specs[name]
         if name in self._stacks and isinstance(gradient, IndexedSlices):
+            values = gradient.values
             wrong = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
             row = int(gradient.indices[wrong][0])
             if 0 <= row < spec.rows:

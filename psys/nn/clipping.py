@@ -13,7 +13,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from psys.arrays import Array, Gradient, IndexedSlices
+from psys.arrays import Array, Gradient, IndexedSlices, values_of
 from psys.compute.backward import untraced
 from psys.compute.tracing import by_first
 from psys.errors import ConfigError, ConfigTypeError
@@ -182,8 +182,7 @@ def clip_gradients_by_norm(optimizer: OptimizerT, clip_norm: float) -> Optimizer
 
 
 def _values(gradient: Gradient) -> Array:
-    values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
-    return np.asarray(untraced(values))
+    return np.asarray(untraced(values_of(gradient)))
 
 
 def _scaled(gradient: Gradient, scale: float) -> Gradient:

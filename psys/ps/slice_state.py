@@ -14,7 +14,7 @@ from weakref import WeakSet, ref
 import numpy as np
 
 from psys import kernels
-from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec, all_finite
+from psys.arrays import Array, Gradient, IndexedSlices, VariableSpec, all_finite, values_of
 from psys.errors import ModelError
 from psys.optimizers import optimizer as optimizers
 from psys.ps.messages import ExchangeRequest
@@ -69,11 +69,14 @@ class SliceState:
         return made
 
     def refusal(self, gradient: Gradient, global_step: int) -> str:
-        """Return why the gradient of ``global_step`` cannot be applied here, '' if it can."""
+        """Return why the gradient of ``global_step`` cannot be applied here, '' if it can.
+
+        Whether it is finite is looked at for all of a push at once; see ``refusal``.
+        """
         name = self.spec.name
         if self.optimizer is None:
             return f"Variable {name!r} is not trained by gradients."
-        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+        values = values_of(gradient)
         if values.dtype != self.value.dtype:
             return f"Gradient of {name!r}: expected {self.value.dtype}, got {values.dtype}."
         if isinstance(gradient, IndexedSlices):
@@ -86,8 +89,6 @@ class SliceState:
                 return refused
         elif values.shape != self.value.shape:
             return f"Gradient of {name!r}: expected {self.value.shape}, got {values.shape}."
-        if not all_finite(values):
-            return f"Gradient of {self._first_not_finite(gradient)!r} is not finite."
         try:
             self.optimizer.rate(global_step)
         except Exception as error:
@@ -95,9 +96,9 @@ class SliceState:
             return f"No learning rate for {name!r}: {describe(error)}"
         return ""
 
-    def _first_not_finite(self, gradient: Gradient) -> str:
+    def not_finite(self, gradient: Gradient) -> str:
         """Return the variable of which the first row is that is not finite."""
-        values = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+        values = values_of(gradient)
         row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
         if isinstance(gradient, IndexedSlices):
             row = int(gradient.indices[row])
@@ -159,6 +160,11 @@ def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:
     for name, gradient in push.items():
         if refused := slices[name].refusal(gradient, request.global_step):
             return refused
+    if not all_finite(*map(values_of, push.values())):
+        name, gradient = next(
+            (name, one) for name, one in push.items() if not all_finite(values_of(one))
+        )
+        return f"Gradient of {slices[name].not_finite(gradient)!r} is not finite."
     for name, rows in request.pull_rows.items():
         if refused := slices[name].refuse_rows(rows):
             return refused

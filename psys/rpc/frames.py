@@ -8,6 +8,7 @@ it. Nothing here knows what a message means.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import sys
@@ -95,12 +96,15 @@ def describe(tensors: Iterable[Named]) -> list[tensors_pb2.Tensor]:
     Raises:
         ModelError: if one has a dtype that does not travel.
     """
-    return [
-        tensors_pb2.Tensor(
-            name=name, role=role, dtype=dtype_code(array.dtype, name), shape=array.shape
-        )
-        for name, role, array in tensors
-    ]
+    return [_described(name, role, array.dtype, array.shape) for name, role, array in tensors]
+
+
+@functools.lru_cache(1024)
+def _described(
+    name: str, role: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> tensors_pb2.Tensor:
+    # Kept, because most of a message's tensors are those of the one before. A header copies it.
+    return tensors_pb2.Tensor(name=name, role=role, dtype=dtype_code(dtype, name), shape=shape)
 
 
 def write_frames(header: Message, tensors: Sequence[Named]) -> Iterator[bytes]:

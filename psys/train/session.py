@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from psys.arrays import Gradient, IndexedSlices
+from psys.arrays import Gradient, values_of
 from psys.compute.train_store import TrainStore
 from psys.errors import GenerationChanged, NanLossDuringTrainingError
 from psys.exchange import Pulled
@@ -79,10 +79,7 @@ class Computed:
     @property
     def nbytes(self) -> int:
         """The size of the gradients' values."""
-        return sum(
-            one.values.nbytes if isinstance(one, IndexedSlices) else one.nbytes
-            for one in self.gradients.values()
-        )
+        return sum(values_of(one).nbytes for one in self.gradients.values())
 
 
 @dataclass(frozen=True)
