@@ -75,6 +75,7 @@ class Parameters:
         self._caches = [DenseCache() for _ in self.shards]
         self._spread = Spread(self.specs, self.shard_map)
         self._dense = [self._spread.dense_slices(index) for index in range(len(self.shards))]
+        self._dense_bytes = [self._size(slices) for slices in self._dense]
 
     # ------------------------------------------------------------ create and restore
 
@@ -330,19 +331,26 @@ class Parameters:
 
     def _bound_replies(self, requests: Sequence[ExchangeRequest]) -> None:
         """Tell each shard how large its reply can be: what was asked for, and its header."""
-        for index, shard in enumerate(self.shards):
-            shard.reply_limit_bytes = REPLY_SLACK_BYTES + sum(
-                math.prod(shape) * DTYPES[self._spread.specs[name].dtype].itemsize + 8
-                for name, shape in self._expected(index, requests[index]).items()
-            )
+        for shard, request, dense_bytes in zip(
+            self.shards, requests, self._dense_bytes, strict=True
+        ):
+            asked_bytes = self._size(self._rows_of(request))
+            asked_bytes += dense_bytes if request.pull_dense else 0
+            shard.reply_limit_bytes = REPLY_SLACK_BYTES + asked_bytes
 
-    def _expected(self, shard: int, request: ExchangeRequest) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each array a request asks for."""
-        rows = {
+    def _size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Return how many bytes arrays of these shapes have, each with its padding."""
+        return sum(
+            math.prod(shape) * DTYPES[self._spread.specs[name].dtype].itemsize + 8
+            for name, shape in shapes.items()
+        )
+
+    def _rows_of(self, request: ExchangeRequest) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the rows that a request asks for, by table."""
+        return {
             name: (len(ids), *self._spread.specs[name].row_shape)
             for name, ids in request.pull_rows.items()
         }
-        return {**self._dense[shard], **rows} if request.pull_dense else rows
 
     def _check_replies(
         self, requests: Sequence[ExchangeRequest], replies: Sequence[ExchangeReply | None]
@@ -363,7 +371,10 @@ class Parameters:
                 raise ModelError(f"ps:{index} refused the step: {reply.reason}")
             arrays = {**reply.dense, **reply.rows}
             known = () if requests[index].known_version is None else self._dense[index]
-            for name, shape in self._expected(index, requests[index]).items():
+            expected = self._rows_of(requests[index])
+            if requests[index].pull_dense:
+                expected |= self._dense[index]
+            for name, shape in expected.items():
                 array, dtype = arrays.get(name), DTYPES[self._spread.specs[name].dtype]
                 if array is None and name in known:
                     continue  # it has not changed since

@@ -54,6 +54,12 @@ class Spread:
         """Variables and stacks, by the names they may travel under."""
         self.measured = frozenset(name for name, spec in specs.items() if _is_measured(spec))
         """Variables that no gradient changes: what steps measured is pushed for them."""
+        self._dense = {
+            name: (spec.shape, [one.shard for one in shard_map.of(name)])
+            for name, spec in specs.items()
+            if not spec.sparse
+        }
+        """Shape and shards of each dense variable."""
 
     def dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each slice that one shard holds of a dense variable."""
@@ -99,11 +105,10 @@ class Spread:
     def join_dense(self, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
         """Return every dense variable, whole, of what each shard has of it."""
         return {
-            name: self._map.join(
-                name, {one.shard: parts[one.shard][name] for one in self._map.of(name)}, spec.shape
-            )
-            for name, spec in self._variables.items()
-            if not spec.sparse
+            name: parts[shards[0]][name].reshape(shape)
+            if len(shards) == 1
+            else self._map.join(name, {shard: parts[shard][name] for shard in shards}, shape)
+            for name, (shape, shards) in self._dense.items()
         }
 
     # ------------------------------------------------------------ gradients
