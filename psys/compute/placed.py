@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
+from autograd.tracer import isbox
 
 from psys import kernels
 from psys.arrays import Array
@@ -43,10 +44,22 @@ class _Source(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """The shape of the result, and whether what stands there is added up."""
+    """The result, but for what is differentiated.
+
+    Attributes:
+        shape: ``[batch, width]``.
+        add: whether what stands there is added up.
+        given: arrays that no gradient goes back through, and the column each stands from.
+    """
 
     shape: tuple[int, int]
     add: bool
+    given: tuple[tuple[int, Array], ...]
+
+    def put(self, result: Array, column: int, part: Array) -> None:
+        """Write a part ``[batch, width]``, or add it to what is there."""
+        place = result[:, column : column + part.shape[1]]
+        np.add(place, part, out=place) if self.add else np.copyto(place, part)
 
 
 def side_by_side(parts: LayerParts) -> Array:
@@ -80,7 +93,7 @@ def _place(parts: LayerParts, starts: Sequence[int], width: int, *, add: bool) -
     What is added up is so in one order, whether it was looked up together or one by one; what is
     not fills the result without gap or overlap.
     """
-    sources, arrays = [], []
+    sources, arrays, given = [], [], []
     stacks: dict[str, list[tuple[int, Combination]]] = {}
     for at, one in parts.single:
         if isinstance(one, Combination) and isinstance(one.rows.holder, StackRows):
@@ -89,6 +102,8 @@ def _place(parts: LayerParts, starts: Sequence[int], width: int, *, add: bool) -
             own = [_Part(starts[at], one.plan, one.rows.first, one.rows.stop)]
             sources.append(_source(own))
             arrays.append(one.rows.holder)
+        elif not isbox(one):
+            given.append((starts[at], one))
         else:
             sources.append(_source([_Part(starts[at], None, 0, 0)]))
             arrays.append(one)
@@ -100,7 +115,8 @@ def _place(parts: LayerParts, starts: Sequence[int], width: int, *, add: bool) -
         array, source = _of_stack(stack, stacks.get(stack, ()), together.get(stack), starts)
         sources.append(source)
         arrays.append(array)
-    return _placed(_Result((parts.batch, width), add), tuple(sources), *arrays)
+    wanted = _Result((parts.batch, width), add, tuple(given))
+    return _placed(wanted, tuple(sources), *arrays)
 
 
 def _of_stack(
@@ -152,18 +168,18 @@ def _source(parts: Sequence[_Part]) -> _Source:
 
 def _placed_forward(wanted: _Result, sources: tuple[_Source, ...], *arrays: Array) -> Array:
     make = np.zeros if wanted.add else np.empty
-    result: Array = make(wanted.shape, np.result_type(*arrays))
+    dtype = np.result_type(*(array for _, array in wanted.given), *arrays)
+    result: Array = make(wanted.shape, dtype)
+    for column, array in wanted.given:
+        wanted.put(result, column, array)
     for source, array in zip(sources, arrays, strict=True):
         if source.inverses is not None and source.places is not None:
             kernels.place_rows(array, source.inverses, source.places, result, add=wanted.add)
         for one in source.others:
-            part = (
-                array
-                if one.plan is None
-                else combine_forward(array[one.first : one.stop], one.plan)
-            )
-            place = result[:, one.column : one.column + array.shape[1]]
-            np.add(place, part, out=place) if wanted.add else np.copyto(place, part)
+            part = array
+            if one.plan is not None:
+                part = combine_forward(array[one.first : one.stop], one.plan)
+            wanted.put(result, one.column, part)
     return result
 
 

@@ -193,19 +193,19 @@ def _room(region: tensors_pb2.MemoryRegion, segment: Segment | None, peer: str) 
     return segment.room(region, peer)
 
 
-def request_bytes(incoming: IncomingRequest, limit_bytes: int) -> int:
-    """Return how many bytes of arrays a request has.
+def lay_out_request(incoming: IncomingRequest, limit_bytes: int) -> Layout:
+    """Return where the arrays of a request lie in its bulk, before anything is allocated.
 
     Raises:
-        ModelError: if it is larger than ``limit_bytes``, or not well formed.
+        ModelError: if they are larger than ``limit_bytes``, or not well formed.
     """
     header = incoming.header
-    return lay_out(header.tensors, limit_bytes, header.task or "A client").size
+    return lay_out(header.tensors, limit_bytes, header.task or "A client")
 
 
 def decode_request(
     incoming: IncomingRequest,
-    limit_bytes: int,
+    layout: Layout,
     segment: Segment | None = None,
     recycler: Recycler | None = None,
 ) -> ExchangeRequest:
@@ -213,19 +213,18 @@ def decode_request(
 
     Args:
         incoming: the request.
-        limit_bytes: refuse more than this before anything is allocated.
+        layout: of its arrays.
         segment: what its stream shares with the client, None for nothing.
         recycler: lends memory for what comes in frames or is widened; None for new memory.
 
     Raises:
-        ModelError: if it is not well formed, or too large.
+        ModelError: if it is not well formed.
     """
     header = incoming.header
     peer = header.task or "A client"
     push: dict[str, Gradient] = {}
     pull: dict[str, Array] = {}
     indices: tuple[str, Array] | None = None
-    layout = lay_out(header.tensors, limit_bytes, peer)
     bulk = _bulk(incoming, layout, segment, recycler, peer)
     for name, role, array in layout.arrays(bulk):
         if (indices is None) is (role == tensors_pb2.TENSOR_ROLE_VALUES):

@@ -123,9 +123,9 @@ class GradientsServicer:
             )
         segment = None if ticket is None else ticket.segment
         room = codec.find_reply_room(incoming, segment)
-        size = codec.request_bytes(incoming, limit_bytes)
-        with self._in_flight.enter(size, is_wanted, context.cancel) as entry:
-            request = codec.decode_request(incoming, limit_bytes, segment, self._recycler)
+        layout = codec.lay_out_request(incoming, limit_bytes)
+        with self._in_flight.enter(layout.size, is_wanted, context.cancel) as entry:
+            request = codec.decode_request(incoming, layout, segment, self._recycler)
             entry.arrived()
 
             def withheld() -> None:

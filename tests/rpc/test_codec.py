@@ -73,7 +73,8 @@ def plain(value: Any) -> Any:
 
 def decode(frames: list[bytes]) -> ExchangeRequest:
     rest = iter(frames)
-    return codec.decode_request(codec.open_request(next(rest), rest), LIMIT)
+    incoming = codec.open_request(next(rest), rest)
+    return codec.decode_request(incoming, codec.lay_out_request(incoming, LIMIT))
 
 
 def decode_reply(frames: Iterator[bytes]) -> ExchangeReply:

@@ -124,7 +124,8 @@ def test_row_numbers_are_what_was_checked_whatever_the_client_writes_later() -> 
     )
     header = gradients_pb2.ExchangeRequestHeader(tensors=[tensor], bulk_region=region(1, 0, 16))
     frame = gradients_pb2.ExchangeRequest(header=header).SerializeToString()
-    request = codec.decode_request(codec.open_request(frame, iter(())), 1 << 20, memory)
+    incoming = codec.open_request(frame, iter(()))
+    request = codec.decode_request(incoming, codec.lay_out_request(incoming, 1 << 20), memory)
     memory.region(0, 16).view(np.int64)[:] = 2**40
     assert request.pull_rows["t"].tolist() == [1, 2]
 
