@@ -53,7 +53,7 @@ PARTS: tuple[tuple[str, str, str], ...] = (
     ("ps: apply, the rest", "psys.ps.slice_state", "SliceState.apply"),
     ("ps: apply to rows", "psys.optimizers.compiled", "CompiledOptimizer.apply_sparse"),
     ("ps: apply to dense", "psys.optimizers.compiled", "CompiledOptimizer.apply_dense"),
-    ("ps: copy dense variables", "psys.ps.memory_shard", "dense_values"),
+    ("ps: find dense variables that changed", "psys.ps.memory_shard", "dense_values"),
     # both
     ("codec: header and description", "psys.rpc.codec", "describe"),
     ("codec: frames", "psys.rpc.codec", "write_frames"),

@@ -154,6 +154,15 @@ def test_what_is_not_finite_is_told_by_the_name_of_its_table(
         spread().split_gradients({"a": slices([1]), name: own})
 
 
+@pytest.mark.parametrize("wrong", ["one", "two", "three"])
+def test_each_gradient_of_a_step_must_be_finite(wrong: str) -> None:
+    specs = {name: spec(name, (3,)) for name in ("one", "two", "three")}
+    gradients: dict[str, Gradient] = {name: np.ones(3, np.float32) for name in specs}
+    gradients[wrong] = np.array([1, 1, np.nan], np.float32)
+    with pytest.raises(ModelError, match=f"gradient of '{wrong}' is not finite"):
+        Spread(specs, plan(list(specs.values()), 2)).split_gradients(gradients)
+
+
 def test_what_is_not_finite_beyond_the_stack_is_refused_all_the_same() -> None:
     for row in (-1, ALL, ALL + 7):
         with pytest.raises(ModelError, match=f"gradient of '{STACK}' is not finite"):

@@ -41,9 +41,10 @@ def _softplus_of(x: Array) -> Array:
 
 
 def relu_of(x: Array, out: Array | None = None) -> Array:
-    """Return max(x, 0) of an untraced array, as a new one or in ``out``."""
+    """Return max(x, 0) of what is untraced, as a new array or in ``out``."""
+    x = x if hasattr(x, "shape") else np.asarray(x)
     # Beside a row of zeros numpy compares many numbers at once; beside a single zero it does not.
-    result: Array = np.maximum(x, np.zeros(x.shape[-1:], x.dtype), out=out)
+    result: Array = np.maximum(x, np.zeros(x.shape[-1:], np.result_type(x, 0)), out=out)
     return result
 
 

@@ -49,7 +49,8 @@ class _Result(NamedTuple):
     Attributes:
         shape: ``[batch, width]``.
         add: whether what stands there is added up.
-        given: arrays that no gradient goes back through, and the column each stands from.
+        given: arrays side by side with others that no gradient goes back through, and the column
+            each stands from.
     """
 
     shape: tuple[int, int]
@@ -102,7 +103,7 @@ def _place(parts: LayerParts, starts: Sequence[int], width: int, *, add: bool) -
             own = [_Part(starts[at], one.plan, one.rows.first, one.rows.stop)]
             sources.append(_source(own))
             arrays.append(one.rows.holder)
-        elif not isbox(one):
+        elif not add and not isbox(one):  # else the order of a sum would depend on what is traced
             given.append((starts[at], one))
         else:
             sources.append(_source([_Part(starts[at], None, 0, 0)]))

@@ -90,7 +90,7 @@ def _dense_relu_forward(x: Array, kernel: Array, bias: Array | None) -> Array:
 
 
 def _by_x(g: Array, _x: Array, kernel: Array, _bias: Array | None) -> Array:
-    # The same bits: of one unit there is nothing to be added up, which BLAS is slow at.
+    # The same numbers: of one unit there is nothing to be added up, which BLAS is slow at.
     return g * kernel.T if kernel.shape[1] == 1 else g @ kernel.T
 
 

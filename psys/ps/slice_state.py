@@ -56,8 +56,7 @@ class SliceState:
         lent = None if self._lent is None else self._lent()
         if lent is None:
             # Through a buffer, so that views have this array as their base, not the value.
-            lent = np.asarray(self.value.data)
-            lent.flags.writeable = False
+            lent = np.asarray(self.value.data.toreadonly())
             self._lent = ref(lent)
         return lent
 

@@ -91,7 +91,7 @@ def dtype_of(code: int, name: str, peer: str) -> np.dtype[Any]:
 
 
 def describe(tensors: Iterable[Named]) -> list[tensors_pb2.Tensor]:
-    """Return what a header says of its tensors.
+    """Return what a header says of its tensors, only to be read: a header copies it.
 
     Raises:
         ModelError: if one has a dtype that does not travel.
@@ -103,7 +103,7 @@ def describe(tensors: Iterable[Named]) -> list[tensors_pb2.Tensor]:
 def _described(
     name: str, role: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> tensors_pb2.Tensor:
-    # Kept, because most of a message's tensors are those of the one before. A header copies it.
+    # Kept, because most of a message's tensors are those of the one before.
     return tensors_pb2.Tensor(name=name, role=role, dtype=dtype_code(dtype, name), shape=shape)
 
 

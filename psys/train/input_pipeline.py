@@ -279,6 +279,9 @@ class InputPipeline:
         self._closed.set()
         self._ended = True
         self._places.release()  # whoever waits for one must see that it is over
+        with suppress(queue.Empty):
+            while True:  # a read that does not end keeps this queue, and need not keep batches
+                self._queue.get_nowait()
         self._thread.join(CLOSE_LIMIT_SECS)
 
     def _read(self, source: Callable[[], Generator[Batch]]) -> None:

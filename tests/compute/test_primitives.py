@@ -131,6 +131,9 @@ def test_relu_is_the_maximum_and_what_is_no_number_stays_so(dtype: Any) -> None:
         x = np.random.default_rng(0).normal(size=shape).astype(dtype)
         np.testing.assert_array_equal(primitives.relu(x), np.maximum(x, 0))
         assert primitives.relu(x).dtype == dtype
+    assert (primitives.relu(3.0), primitives.relu(-3)) == (3.0, 0)
+    assert primitives.relu([1.0, -1.0]).tolist() == [1.0, 0.0]
+    assert primitives.relu(np.array([True, False])).tolist() == [1, 0]
     edge = np.array([np.nan, -np.nan, np.inf, -np.inf], dtype)
     np.testing.assert_array_equal(primitives.relu(edge), [np.nan, np.nan, np.inf, 0])
 

@@ -95,6 +95,14 @@ def test_dense_variables_that_were_pulled_are_only_to_be_read(shard: Shard) -> N
             values[...] = 99
 
 
+def test_rows_that_were_pulled_are_the_clients_own(shard: Shard) -> None:
+    request = ask(pull_rows={"table": rows(0)})
+    first = exchange(shard, request).rows["table"]
+    if first.flags.writeable:
+        first[:] = 99
+    np.testing.assert_array_equal(exchange(shard, request).rows["table"], TABLE_ROWS[[0]])
+
+
 def test_what_was_pulled_never_changes_while_it_is_held(shard: Shard) -> None:
     held = []
     for step in range(1, 8):

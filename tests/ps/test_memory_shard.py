@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from psys.arrays import IndexedSlices, VariableSpec
+from psys.arrays import Gradient, IndexedSlices, VariableSpec
 from psys.errors import GenerationChanged, ModelError
 from psys.initializers import Constant
 from psys.ps.memory_shard import MemoryShard
-from psys.ps.messages import Outcome, PastFence, ShardFile, ShardOrders, ShardPhase
+from psys.ps.messages import ASYNC, Outcome, PastFence, ShardFile, ShardOrders, ShardPhase
 from psys.ps.shard import LoadedSlice
 from psys.ps.snapshot import VALUE
 
 if TYPE_CHECKING:
     from .conftest import ShardBench
 
+SGD = {"kind": "SGD", "learning_rate": 1.0}
 ADAGRAD = {"kind": "Adagrad", "learning_rate": 1.0, "initial_accumulator_value": 0.5}
 
 
@@ -108,6 +109,23 @@ def test_what_was_pulled_does_not_change_with_later_pushes(bench: ShardBench) ->
     assert bench.count == 3.0
     with pytest.raises(ValueError, match="read-only"):
         before += 1
+
+
+def test_what_was_pulled_cannot_be_made_writable(bench: ShardBench) -> None:
+    pulled = bench.push(1).dense["dense"]
+    for one in (pulled, pulled[1:]):
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            one.flags.writeable = True
+
+
+def test_an_initial_value_may_lie_in_any_order(
+    bench: ShardBench, request_of: Callable[..., Any]
+) -> None:
+    value = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(3, 2))
+    spec = VariableSpec("dense", (3, 2), "float32", Constant(), SGD)
+    bench.begin(ASYNC, [LoadedSlice(spec, 0, 3, value=value)])
+    (reply,) = bench.exchange(request_of(1, {"dense": -np.ones((3, 2), np.float32)}))
+    np.testing.assert_array_equal(reply.dense["dense"], np.arange(1, 7).reshape(3, 2))
 
 
 def test_what_was_pulled_is_copied_for_a_push_only_while_somebody_reads_it(
@@ -226,6 +244,21 @@ def test_no_generation_means_empty(bench: ShardBench) -> None:
 
 
 # ---------------------------------------------------------------- what does not fit
+
+
+@pytest.mark.parametrize("wrong", ["dense", "second", "third"])
+def test_each_gradient_of_a_push_must_be_finite(
+    bench: ShardBench, request_of: Callable[..., Any], wrong: str
+) -> None:
+    names = ("dense", "second", "third")
+    specs = [VariableSpec(name, (2,), "float32", Constant(), SGD) for name in names]
+    bench.begin(ASYNC, [LoadedSlice(one, 0, one.rows) for one in specs])
+    push: dict[str, Gradient] = {name: np.ones(2, np.float32) for name in names}
+    push[wrong] = np.array([1, np.inf], np.float32)
+    (reply,) = bench.exchange(request_of(1, push))
+    assert (reply.outcome, reply.version) == (Outcome.REFUSED, 0)
+    assert reply.reason == f"Gradient of {wrong!r} is not finite."
+    assert all((state.value == 0).all() for state in bench.shard.slices.values())
 
 
 def of_rows(*rows: int) -> IndexedSlices:

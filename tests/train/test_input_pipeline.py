@@ -263,6 +263,43 @@ def test_what_was_taken_makes_room_when_the_taker_says_so() -> None:
             assert batch.features["n"][0] == n
 
 
+def test_a_source_that_raises_when_it_is_closed_leaves_no_thread_behind() -> None:
+    read = threading.Semaphore(0)
+
+    def source() -> Generator[Batch]:
+        try:
+            for n in itertools.count():
+                read.release()
+                yield as_batch({"n": [n]})
+        finally:
+            raise OSError("the file is gone")
+
+    pipeline = InputPipeline(source)
+    for _ in range(BATCHES_AHEAD + 1):  # for the last there is no place any more
+        assert read.acquire(timeout=10.0)
+    pipeline.close()
+    assert not reading()
+
+
+def test_a_read_that_does_not_end_keeps_no_batches() -> None:
+    reads, ended = threading.Semaphore(0), threading.Event()
+
+    def source() -> Iterator[Any]:
+        for n in range(BATCHES_AHEAD):
+            yield {"n": [n]}
+        reads.release()
+        ended.wait()
+
+    pipeline = InputPipeline(lambda: batches(source(), repeat=False))
+    assert reads.acquire(timeout=10.0)
+    pipeline.close()
+    assert pipeline._queue.empty()
+    assert reading()
+    ended.set()
+    pipeline._thread.join(10.0)
+    assert not reading()
+
+
 def test_what_the_input_raises_comes_as_itself_after_the_batches_before() -> None:
     class Broken(Exception):
         pass

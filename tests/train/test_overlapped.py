@@ -19,6 +19,8 @@ from psys.errors import ModelError
 from psys.initializers import Constant
 from psys.train import overlapped
 from psys.train.courier import Courier
+from psys.train.input_pipeline import InputPipeline
+from psys.train.trainer import Trainer
 
 RATE = 0.25
 
@@ -112,6 +114,30 @@ def test_a_granted_step_does_not_wait_for_a_late_input(tmp_path: Path) -> None:
 
     estimator(tmp_path, 1).train(input_fn, hooks=[Told()])
     assert open_checkpoint(str(tmp_path)).global_step == 2
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_the_input_reads_on_after_each_step_is_sent_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    pipelines: list[InputPipeline] = []
+    taken_and_not_read_on: list[int] = []
+    begin, start = Trainer.begin_step, InputPipeline.__init__
+
+    def noted_start(pipeline: InputPipeline, *arguments: Any) -> None:
+        start(pipeline, *arguments)
+        pipelines.append(pipeline)
+
+    def noted(trainer: Trainer, *arguments: Any, **options: Any) -> Any:
+        taken_and_not_read_on.append(pipelines[-1]._left)
+        return begin(trainer, *arguments, **options)
+
+    monkeypatch.setattr(InputPipeline, "__init__", noted_start)
+    monkeypatch.setattr(Trainer, "begin_step", noted)
+    estimator(tmp_path, depth).train(inputs(1000), steps=60)
+    assert len(taken_and_not_read_on) == 60
+    # Before the first step two are taken; later none, if the input is late, or one.
+    assert set(taken_and_not_read_on[2:]) in ({1}, {0, 1})
 
 
 def test_dropout_is_drawn_anew_for_every_step(tmp_path: Path) -> None:
