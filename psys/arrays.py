@@ -176,5 +176,5 @@ def _sum_is_finite(array: Array) -> bool:
 
 
 def values_of(gradient: Gradient) -> Array:
-    """Return what a gradient adds up to values: all of it, or its rows ``[n, ...]``."""
+    """Return the values of a gradient: a dense one itself, else its rows ``[n, ...]``."""
     return gradient.values if isinstance(gradient, IndexedSlices) else gradient

@@ -275,8 +275,8 @@ def place_rows(rows: Array, index: Array, parts: Array, out: Array, *, add: bool
     from psys.kernels import rows as kernels
 
     _check_shapes(out, rows, index, parts)
-    given = _to_read(rows, out.dtype)
-    _check_placed(kernels.place_rows[out.dtype](given, index, parts, out, add), rows, index, parts)
+    wrong = kernels.place_rows[out.dtype](_to_read(rows, out.dtype), index, parts, out, add)
+    _check_placed(wrong, out, rows, index, parts)
 
 
 def sum_placed(values: Array, index: Array, parts: Array, sums: Array) -> None:
@@ -296,8 +296,8 @@ def sum_placed(values: Array, index: Array, parts: Array, sums: Array) -> None:
     from psys.kernels import rows as kernels
 
     _check_shapes(values, sums, index, parts)
-    given = _to_read(values, sums.dtype)
-    _check_placed(kernels.sum_placed[sums.dtype](given, index, parts, sums), sums, index, parts)
+    wrong = kernels.sum_placed[sums.dtype](_to_read(values, sums.dtype), index, parts, sums)
+    _check_placed(wrong, values, sums, index, parts)
 
 
 def _check_shapes(wide: Array, rows: Array, index: Array, parts: Array) -> None:
@@ -308,9 +308,9 @@ def _check_shapes(wide: Array, rows: Array, index: Array, parts: Array) -> None:
         )
 
 
-def _check_placed(wrong: int, rows: Array, index: Array, parts: Array) -> None:
+def _check_placed(wrong: int, wide: Array, rows: Array, index: Array, parts: Array) -> None:
     if wrong < -1:
-        raise ModelError(f"Parts {parts.tolist()} of rows {rows.shape} do not fit.")
+        raise ModelError(f"Parts {parts.tolist()} of rows {rows.shape} do not fit {wide.shape}.")
     if wrong >= 0:
         part, at = divmod(wrong, index.shape[1])
         count = parts[part, 1] - parts[part, 0]

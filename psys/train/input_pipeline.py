@@ -230,17 +230,20 @@ class InputPipeline:
         Raises:
             Exception: whatever input_fn or its iterator raised.
         """
-        return None if self._ended else self._taken(self._get(None), read_on)
+        return None if self._ended else self._taken(self._get(None), read_on=read_on)
 
-    def next_if_ready(self, wait_secs: float = 0.0, *, read_on: bool = True) -> Batch | None:
-        """Return the next batch if it is there in time; None if not, or when the input ended."""
+    def next_if_ready(self, wait_secs: float = 0.0) -> Batch | None:
+        """Return the next batch if it is there in time; None if not, or when the input ended.
+
+        Another one is read in its place as after ``next(read_on=False)``.
+        """
         if self._ended:
             return None
         try:
             item = self._get(wait_secs)
         except queue.Empty:
             return None
-        return self._taken(item, read_on)
+        return self._taken(item, read_on=False)
 
     def read_on(self) -> None:
         """Let others be read in the place of all batches that were taken."""
@@ -253,7 +256,7 @@ class InputPipeline:
         """Whether the input is known to have ended."""
         return self._ended
 
-    def _taken(self, item: Batch | BaseException | None, read_on: bool) -> Batch | None:
+    def _taken(self, item: Batch | BaseException | None, *, read_on: bool) -> Batch | None:
         self._left += 1
         if read_on:
             self.read_on()

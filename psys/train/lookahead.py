@@ -31,7 +31,7 @@ class Lookahead:
     def at_once(self, number: int, wait_secs: float = 0.0) -> Batch | None:
         """Return batch ``number`` if it is there in time; None if not, or if the input ended."""
         while len(self._batches) <= number:
-            batch = self._pipeline.next_if_ready(wait_secs, read_on=False)
+            batch = self._pipeline.next_if_ready(wait_secs)
             if batch is None:
                 return None
             self._batches.append(batch)
