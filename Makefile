@@ -36,6 +36,7 @@ BENCH = $(VENV)/bin/python benchmarks
 bench: $(VENV)/with-examples,bench bench-tf-venv
 	$(BENCH)/transport.py
 	$(BENCH)/kernels.py
+	$(BENCH)/by_hand.py
 	$(BENCH)/cluster.py
 	$(BENCH)/start.py
 	$(BENCH)/profile_step.py --variant psys:pipeline_depth=1

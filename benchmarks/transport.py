@@ -3,9 +3,10 @@
 A ps in a process of its own holds one dense variable and a trainer pushes a gradient for it and
 pulls it, over gRPC and through shared memory. The ps answers from memory that is ready, so that
 what is timed is the transport: no optimizer runs. Beside it, as much goes through a raw loopback
-socket, and through ``memcpy``: every byte once in and once out. They take turns, call by call, so
-that a drift of the machine's speed hits all, and no one finds the caches warmer than a training
-step leaves them. Medians over the windows. Prints two tables, writes
+socket, through ``memcpy`` (every byte once in and once out), and by hand: two processes that copy
+into shared memory, each its own bytes, and wake the other, with no message. They take turns, call
+by call, so that a drift of the machine's speed hits all, and no one finds the caches warmer than a
+training step leaves them. Medians over the windows. Prints two tables, writes
 ``benchmarks/results/transport.json``.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import mmap
 import os
 import resource
 import socket
@@ -80,6 +82,23 @@ def serve_socket(port: int) -> None:
         connection.sendall(buffer[:size])
 
 
+def serve_by_hand(port: int) -> None:
+    """Copy as many bytes as a packet says into shared memory, each time elsewhere, and say so."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"\0psys-transport-{port}")
+        listener.listen()
+        print("serving", flush=True)
+        connection, _ = listener.accept()
+    _, (descriptor,), _, _ = socket.recv_fds(connection, 1, 1)
+    rooms = np.frombuffer(mmap.mmap(descriptor, 4 * MOST_BYTES), np.uint8).reshape(4, -1)
+    os.close(descriptor)
+    values, turn = np.ones(MOST_BYTES, np.uint8), 0
+    while size := int.from_bytes(connection.recv(8), "little"):
+        turn = turn % 3 + 1
+        np.copyto(rooms[turn, :size], values[:size])
+        connection.send(turn.to_bytes(8, "little"))
+
+
 def receive_into(connection: socket.socket, buffer: memoryview) -> None:
     while buffer:
         buffer = buffer[connection.recv_into(buffer) :]
@@ -134,6 +153,25 @@ class RawSocket:
         receive_into(self.connection, self.values[:size])
 
 
+class ByHand:
+    """What shared memory takes with nothing around it."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection.connect(f"\0psys-transport-{port}")
+        descriptor = os.memfd_create("by hand")
+        os.ftruncate(descriptor, 4 * MOST_BYTES)
+        self.room = np.frombuffer(mmap.mmap(descriptor, 4 * MOST_BYTES), np.uint8)
+        socket.send_fds(self.connection, [b"m"], [descriptor])
+        os.close(descriptor)
+        self.gradient = np.ones(MOST_BYTES, np.uint8)
+
+    def exchange(self, size: int) -> None:
+        np.copyto(self.room[:size], self.gradient[:size])
+        self.connection.send(size.to_bytes(8, "little"))
+        self.connection.recv(8)
+
+
 class Memcpy:
     """Every byte once in and once out: two copies of the push, two of the pull."""
 
@@ -183,10 +221,12 @@ def median_of(windows: list[dict[str, Any]]) -> dict[str, Any]:
 def measure(windows: int, secs: float) -> dict[str, Any]:
     ps, ps_port = start("ps")
     raw, raw_port = start("socket")
+    hand, hand_port = start("by hand")
     trainers = {kind: Trainer(f"127.0.0.1:{ps_port}", kind) for kind in TRANSPORTS}
     ways: dict[str, Callable[[int], object]] = {
         "memcpy": Memcpy().exchange,
         "raw socket": RawSocket(raw_port).exchange,
+        "by hand": ByHand(hand_port).exchange,
         **{kind: trainer.exchange for kind, trainer in trainers.items()},
     }
     found = []
@@ -199,7 +239,7 @@ def measure(windows: int, secs: float) -> dict[str, Any]:
         found.append({"small": small, "large_ms": large})
     for trainer in trainers.values():
         trainer.shard.close()
-    for process in (ps, raw):
+    for process in (ps, raw, hand):
         process.kill()
         process.communicate()
     return median_of(found)
@@ -236,7 +276,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     if arguments.serve:
         what, port = arguments.serve
-        {"ps": serve_ps, "socket": serve_socket}[what](int(port))
+        servers = {"ps": serve_ps, "socket": serve_socket, "by hand": serve_by_hand}
+        servers[what](int(port))
         return
     windows, secs = (1, 0.5) if arguments.quick else (arguments.windows, arguments.secs)
     figures = measure(windows, secs)
