@@ -38,6 +38,7 @@ from psys.roles.role import (
 )
 from psys.train.interrupts import SIGTERM_EXIT_CODE
 from psys.train.membership import Membership
+from psys.train.progress import format_duration
 from psys.train.shard_files import fetch_checkpoint
 
 logger = logging.getLogger("psys")
@@ -46,6 +47,8 @@ LISTEN_SECS = 0.5
 SETTLE_SECS = 0.05
 PROGRESS_SECS = 2.0
 RETRY_SECS = 1.0
+SAY_WAIT_SECS = 2.0
+"""A checkpoint that is kept waiting no longer is not worth a line."""
 
 
 def run(estimator: Estimator, eval_spec: EvalSpec, max_steps: int | None) -> None:
@@ -104,6 +107,7 @@ class _Evaluator:
         self._pending: CheckpointEntry | None = None
         self._last: CheckpointEntry | None = None
         self._not_before = time.monotonic() + eval_spec.start_delay_secs
+        self._said_wait_until = 0.0
         self._news_at = time.monotonic()
         self._facts = EvaluatorFacts()
 
@@ -157,6 +161,23 @@ class _Evaluator:
                 "Passing over step %d: step %d is newer.", waiting.global_step, entry.global_step
             )
         self._pending = entry
+        if not entry.final:
+            self._say_wait(entry)
+
+    def _say_wait(self, entry: CheckpointEntry) -> None:
+        """Say, once for each wait, what keeps a checkpoint from being evaluated now."""
+        left_secs = self._not_before - time.monotonic()
+        if left_secs < SAY_WAIT_SECS or self._said_wait_until == self._not_before:
+            return
+        self._said_wait_until = self._not_before
+        why = "start_delay_secs" if self._last is None else "throttle_secs"
+        logger.info(
+            "Step %d, or a newer one, is evaluated in %s (%s of the EvalSpec); the last at once.",
+            entry.global_step,
+            format_duration(left_secs),
+            why,
+        )
+        self._tell(progress=f"waits for {why}")
 
     def _ready(self) -> bool:
         """Return whether a checkpoint waits and may be evaluated now."""

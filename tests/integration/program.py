@@ -96,7 +96,7 @@ def main() -> None:
         tf.estimator.EvalSpec(
             lambda: eval_batches(options),
             steps=None,
-            start_delay_secs=0,
+            start_delay_secs=options.start_delay_secs,
             throttle_secs=0,
             exporters=[EXPORTERS[name] for name in options.exporters.split(",")],
         ),
@@ -117,6 +117,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--keep_max", type=int, default=0)
     parser.add_argument("--recover_secs", type=float, default=60)
     parser.add_argument("--start_timeout_secs", type=float, default=60)
+    parser.add_argument("--start_delay_secs", type=int, default=0)
     parser.add_argument("--linger_secs", type=float, default=20)
     parser.add_argument("--expect_evaluator", action="store_true")
     parser.add_argument("--hold", action="append", default=[], help="BATCH:FILE to wait for")

@@ -146,6 +146,22 @@ def test_an_evaluator_that_is_not_listed_is_waited_for_once_it_has_joined(
     assert cluster.results[-1]["global_step"] == 60
 
 
+def test_an_evaluator_says_what_a_checkpoint_waits_for_but_not_the_last(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    opened = gate(tmp_path, "train")
+    cluster = make_cluster(ps=1, arguments=["--max_steps", 60])
+    evaluator = cluster.start("evaluator", "--start_delay_secs", 7200)
+    roles = cluster.start_all("--hold", f"30:{opened}")
+    evaluator.saw(
+        r"Step \d+, or a newer one, is evaluated in (1:59:\d\d|2:00:00) \(start_delay_secs"
+    )
+    opened.touch()
+    finished(*roles.values(), evaluator)
+    assert [line["global_step"] for line in cluster.results] == [60]
+    assert len([line for line in evaluator.lines if "or a newer one" in line]) == 1
+
+
 def test_without_an_evaluator_the_job_ends_at_once_and_says_so(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(ps=1, arguments=["--max_steps", 30])
     roles = cluster.start_all()
