@@ -406,12 +406,14 @@ def test_ps_with_directories_of_their_own_send_their_files_to_the_chief(
 def test_a_ps_with_a_directory_of_its_own_may_be_lost(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
-    opened = gate(tmp_path, "gate")
+    saved, opened = gate(tmp_path, "saved"), gate(tmp_path, "gate")
     cluster = make_cluster(ps=2, workers=0, arguments=["--max_steps", 80])
     ps = [cluster.start(f"ps:{i}", model_dir=tmp_path / f"ps-{i}") for i in range(2)]
-    chief = cluster.start("chief", "--hold", f"40:{opened}")
-    chief.holds(40)
+    chief = cluster.start("chief", "--hold", f"30:{saved}", "--hold", f"40:{opened}")
+    chief.holds(30)
     chief.saw(r"Saved checkpoint for step (?!0:)\d+")
+    saved.touch()
+    chief.holds(40)  # steps that no checkpoint has: the next one is due at step 50
     ps[1].kill()
     ps[1] = cluster.start("ps:1", model_dir=tmp_path / "ps-1-again")
     chief.saw("are lost")
