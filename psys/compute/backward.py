@@ -10,6 +10,8 @@ from collections.abc import Collection
 from concurrent.futures import Executor
 from typing import Any
 
+import numpy as np
+
 # add_outgrads and toposort are the two pieces autograd's own backward_pass is made of.
 from autograd.core import VJPNode, add_outgrads
 from autograd.tracer import isbox, new_box
@@ -22,6 +24,10 @@ from psys.compute.tracing import PartwiseVjp
 # Lower than any trace autograd opens itself (0, 1, ...), so that an autograd.grad inside a
 # model_fn nests in ours; higher than -1, which autograd takes for "not traced".
 _TRACE = -0.5
+
+
+_TAKEN_AS_IT_IS = (np.ndarray, Deferred)
+"""The first gradient to flow to a node, where it is none of autograd's own kinds: mostly."""
 
 
 def new_root(value: Array) -> tuple[Array, Any]:
@@ -66,7 +72,11 @@ def backward(
         else:
             ingrads = node.vjp(outgrad)
         for parent, ingrad in zip(node.parents, ingrads, strict=True):
-            flowing[parent] = _added(flowing.get(parent), ingrad)
+            before = flowing.get(parent)
+            if before is None and type(ingrad) in _TAKEN_AS_IT_IS:
+                flowing[parent] = ingrad, False
+            else:
+                flowing[parent] = _added(before, ingrad)
     # The second thread takes them in their order: what it has not come to is computed here.
     for node in reversed(found):
         found[node] = value_of(found[node])
@@ -75,8 +85,6 @@ def backward(
 
 def _added(before: tuple[Any, bool] | None, ingrad: Any) -> tuple[Any, bool]:
     """Return what flows to a node, with whether it may be added to in place."""
-    if before is None and isinstance(ingrad, Deferred):
-        return ingrad, False
     if before is not None:
         before = value_of(before[0]), before[1]
     added: tuple[Any, bool] = add_outgrads(before, value_of(ingrad))

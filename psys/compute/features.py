@@ -5,8 +5,9 @@ To a model_fn this is the dict that ``input_fn`` gave. It never changes a featur
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from psys.arrays import Array
@@ -31,15 +32,13 @@ class PlainTables(NamedTuple):
 
     Attributes:
         tables: by name.
-        columns: of each table the categorical column, and
-        ids: what this one made of the batch.
+        keys: of all features that their columns read; None if one of them may read any.
         inverses: ``[tables, batch]`` which of its table's rows each example has.
         edges: ``[tables, 2]`` where a table's rows begin and end among the stack's.
     """
 
     tables: tuple[str, ...]
-    columns: Sequence[Any]
-    ids: Sequence[Any]
+    keys: frozenset[Any] | None
     inverses: Array
     edges: Array
 
@@ -48,8 +47,7 @@ class PlainTables(NamedTuple):
         if tables == self.tables:
             return self
         at = [self.tables.index(table) for table in tables]
-        columns, ids = [self.columns[one] for one in at], [self.ids[one] for one in at]
-        return PlainTables(tables, columns, ids, self.inverses[at], self.edges[at])
+        return PlainTables(tables, self.keys, self.inverses[at], self.edges[at])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,31 +56,84 @@ class StackedIds:
 
     Attributes:
         rows: ``[n]`` sorted and unique.
-        tables: which of them are a table's, for each table that is looked up.
+        names: of the tables that are looked up, and
+        ids: of each, sorted and unique, of the table itself.
+        edges: ``[tables, 2]`` where each table's rows begin and end among the stack's.
         plain: those of the tables of which every example has one row; None if there is none.
     """
 
     rows: Array
-    tables: Mapping[str, TableIds]
+    names: Sequence[str]
+    ids: Sequence[Array]
+    edges: Array
     plain: PlainTables | None = None
+
+    @cached_property
+    def tables(self) -> Mapping[str, TableIds]:
+        """The tables by name."""
+        edges = self.edges.tolist()
+        return {
+            name: TableIds(own, first, stop)
+            for name, own, (first, stop) in zip(self.names, self.ids, edges, strict=True)
+        }
+
+
+Uniques = tuple[Array, Array, Array]
+"""The ids of a column, these sorted and unique, and the inverse."""
+
+Noted = Callable[[], tuple[Mapping[Any, Any], Mapping[Any, Uniques]]]
+"""Returns, the same ones each time, the ``SparseIds`` of some columns, and these made unique."""
 
 
 class InputFeatures(dict[Any, Any]):
     """A dict of features that remembers the ids its categorical columns were turned into.
 
     Attributes:
-        transformed: column -> its ``SparseIds``, made by the input pipeline one batch ahead.
-            A feature that is assigned anew takes the columns that read it out of here.
-        uniques: column -> (its ids, these sorted and unique, and the inverse), likewise; good
-            for those very ids only.
-        stacked: stack -> the rows of it that the batch looks up, likewise.
+        stacked: stack -> the rows of it that the batch looks up, made by the input pipeline.
+        assigned: the keys of features that were assigned since the batch was made.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.transformed: dict[Any, Any] = {}
-        self.uniques: dict[Any, tuple[Array, Array, Array]] = {}
+        self._transformed: dict[Any, Any] = {}
+        self._uniques: dict[Any, Uniques] = {}
+        self._noted: tuple[Noted, ...] = ()
         self.stacked: dict[str, StackedIds] = {}
+        self.assigned: set[Any] = set()
+
+    @property
+    def transformed(self) -> dict[Any, Any]:
+        """Column -> its ``SparseIds``, made by the input pipeline one batch ahead.
+
+        A feature that is assigned anew takes the columns that read it out of here.
+        """
+        self._put_down()
+        return self._transformed
+
+    @property
+    def uniques(self) -> dict[Any, Uniques]:
+        """Column -> its ids, these made unique, likewise; good for those very ids only."""
+        self._put_down()
+        return self._uniques
+
+    def note(self, noted: Noted) -> None:
+        """Remember ids of many columns, which are put down by column when one is asked for.
+
+        A step that looks up all its tables together asks for none.
+        """
+        self._noted += (noted,)
+
+    @property
+    def knows_ids(self) -> bool:
+        """Whether the ids of any column are known."""
+        return bool(self._noted or self._transformed)
+
+    def _put_down(self) -> None:
+        noted, self._noted = self._noted, ()
+        for one in noted:
+            transformed, uniques = one()
+            self._transformed.update(transformed)
+            self._uniques.update(uniques)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._forget(key)
@@ -102,8 +153,9 @@ class InputFeatures(dict[Any, Any]):
     def copy(self) -> InputFeatures:
         """Return the same features, with what is known of them; each may be changed alone."""
         same = InputFeatures(self)
-        same.transformed = dict(self.transformed)
-        same.uniques, same.stacked = dict(self.uniques), dict(self.stacked)
+        same._transformed, same._uniques = dict(self._transformed), dict(self._uniques)
+        same._noted, same.stacked = self._noted, dict(self.stacked)
+        same.assigned = set(self.assigned)
         return same
 
     __copy__ = copy
@@ -113,8 +165,15 @@ class InputFeatures(dict[Any, Any]):
         return self
 
     def _forget(self, key: Any) -> None:
-        if self.transformed:
+        self.assigned.add(key)
+        if transformed := self.transformed:
             # A column that does not say what it reads may read anything.
-            stale = [c for c in self.transformed if key in getattr(c, "keys", (key,))]
+            stale = [c for c in transformed if key in getattr(c, "keys", (key,))]
             for column in stale:
-                del self.transformed[column]
+                del transformed[column]
+
+    def still_has(self, plain: PlainTables) -> bool:
+        """Return whether no feature was assigned that a column of these tables reads."""
+        if plain.keys is None:
+            return not self.assigned
+        return self.assigned.isdisjoint(plain.keys)

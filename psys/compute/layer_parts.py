@@ -7,7 +7,7 @@ column after column is kept as a plan, by which the next looks up all tables of 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -32,6 +32,38 @@ class StackColumns(NamedTuple):
     places: Array
 
 
+class NumberColumns(NamedTuple):
+    """Columns of a layer that stand side by side and give features as they are, as float32.
+
+    Attributes:
+        places: their numbers in the layer.
+        keys: of their features.
+        widths: of each.
+    """
+
+    places: range
+    keys: tuple[Any, ...]
+    widths: tuple[int, ...]
+
+    def read(self, features: Mapping[Any, Any]) -> Array | None:
+        """Return their numbers, ``[batch, sum of widths]``.
+
+        None if a feature is not there, or is no array of numbers that fits its column: this is for
+        the column to say, or to make something of.
+        """
+        parts: list[Array] = []
+        for key, width in zip(self.keys, self.widths, strict=True):
+            given = features.get(key)
+            if type(given) is not np.ndarray or given.dtype.kind not in "biuf":
+                return None
+            if given.ndim == 1:
+                given = given[:, None]
+            if given.shape[1:] != (width,) or (parts and len(given) != len(parts[0])):
+                return None
+            parts.append(given)
+        return np.concatenate(parts, axis=1, dtype=np.float32, casting="unsafe")
+
+
 class LayerPlan(NamedTuple):
     """What a layer looked up in a step.
 
@@ -41,6 +73,7 @@ class LayerPlan(NamedTuple):
         columns: sorted.
         widths: of what each gives.
         stacks: the columns that are looked up together; two or more of each stack.
+        numbers: the columns of numbers that are read together; two or more at each place.
         rest: the numbers of all other columns.
     """
 
@@ -49,6 +82,7 @@ class LayerPlan(NamedTuple):
     columns: Sequence[Any]
     widths: tuple[int, ...]
     stacks: tuple[StackColumns, ...]
+    numbers: tuple[NumberColumns, ...]
     rest: tuple[int, ...]
 
     def is_of(self, given: Any, options: tuple[Any, ...]) -> bool:
@@ -68,7 +102,8 @@ class LayerParts(NamedTuple):
     Attributes:
         batch: the number of examples.
         widths: of what each column gives, in the layer's order.
-        single: number of a column, and what it gives.
+        single: number of a column, and what it gives; or of the first of several that stand side
+            by side, and what these give.
         together: numbers of columns ``[tables]``, and what these give.
     """
 
@@ -103,6 +138,7 @@ def plan_of(
     columns: Sequence[Any],
     parts: LayerParts,
     allowed: Container[int],
+    keys: Mapping[int, Any],
 ) -> LayerPlan | None:
     """Return how to look up the same again; None if there is nothing to be had together.
 
@@ -112,6 +148,7 @@ def plan_of(
         columns: sorted.
         parts: what each of them gave, one by one.
         allowed: the numbers of those that may be looked up together.
+        keys: of those that give a feature's numbers as they are, its key.
     """
     by_stack: dict[str, list[tuple[int, str]]] = {}
     for at, one in parts.single:
@@ -123,8 +160,24 @@ def plan_of(
         for stack, found in by_stack.items()
         if len(found) > 1
     )
-    if not stacks:
+    numbers = tuple(_side_by_side(keys, parts.widths))
+    if not stacks and not numbers:
         return None
     done = {at for one in stacks for at in one.places.tolist()}
+    done.update(at for one in numbers for at in one.places)
     rest = tuple(at for at in range(len(columns)) if at not in done)
-    return LayerPlan(given, options, columns, tuple(parts.widths), stacks, rest)
+    return LayerPlan(given, options, columns, tuple(parts.widths), stacks, numbers, rest)
+
+
+def _side_by_side(keys: Mapping[int, Any], widths: Sequence[int]) -> Iterator[NumberColumns]:
+    """Yield those columns of numbers that stand beside others."""
+    at = 0
+    while at < len(widths):
+        stop = at
+        while stop in keys:
+            stop += 1
+        if stop - at > 1:
+            yield NumberColumns(
+                range(at, stop), tuple(keys[n] for n in range(at, stop)), tuple(widths[at:stop])
+            )
+        at = stop + 1

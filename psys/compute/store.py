@@ -184,6 +184,18 @@ class VariableStore(ABC):
             )
         return True
 
+    def use_tables(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Record that tables of these shapes are used, by name: ``check_use`` of each.
+
+        Raises:
+            ModelError: as ``check_use``.
+        """
+        if self._used.keys().isdisjoint(shapes):
+            self._used.update({name: (shape, True) for name, shape in shapes.items()})
+            return
+        for name, shape in shapes.items():
+            self.check_use(name, shape, sparse=True)
+
     def __enter__(self: StoreT) -> StoreT:
         running.enter(self)
         return self

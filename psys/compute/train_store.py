@@ -82,7 +82,7 @@ class TrainStore(VariableStore):
             self._check_known(name, shape)
             # It may be handed out again: what one step wrote here, later ones would see.
             value = self._values[name].view()
-            value.flags.writeable = False
+            value.setflags(write=False)
             self._given[name] = self._trace(name, value, None, trainable)
         return self._given[name]
 
@@ -155,12 +155,10 @@ class TrainStore(VariableStore):
             return None
         if stacked.plain is None or not set(tables) <= set(stacked.plain.tables):
             return None
-        plain = stacked.plain.part(tables)
-        if [*map(features.transformed.get, plain.columns)] != plain.ids:
-            return None  # the model_fn has changed a feature
-        for table in tables:
-            self.check_use(table, self._specs[table].shape, sparse=True)
-        return StackPart(self._rows_of(stack), plain)
+        if not features.still_has(stacked.plain):
+            return None
+        self.use_tables({table: self._specs[table].shape for table in tables})
+        return StackPart(self._rows_of(stack), stacked.plain.part(tables))
 
     def _rows_of(self, stack: str) -> StackRows:
         holder = self._stack_rows.get(stack)

@@ -71,7 +71,7 @@ def get_variable(
         dtype = np.dtype(dtype).name
     return store.get_variable(
         store.full_name(name),
-        tuple(int(size) for size in shape),
+        tuple(map(int, shape)),
         dtype,
         initializer or _GLOROT,
         trainable and dtype.startswith("float"),

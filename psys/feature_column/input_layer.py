@@ -11,6 +11,7 @@ from psys.errors import ModelError
 from psys.feature_column.column import DenseColumn, FeatureColumn
 from psys.feature_column.embedding import EmbeddingColumn
 from psys.feature_column.layer import columns_of_layer
+from psys.feature_column.numeric import NumericColumn
 
 
 def input_layer(
@@ -44,8 +45,15 @@ def input_layer(
 
     with current_store().scope("input_layer"):
         return side_by_side(
-            columns_of_layer(features, feature_columns, give, _is_embedding, (trainable,))
+            columns_of_layer(
+                features, feature_columns, give, _is_embedding, (trainable,), _key_of_numbers
+            )
         )
+
+
+def _key_of_numbers(column: FeatureColumn) -> str | None:
+    plain = type(column) is NumericColumn and column.normalizer_fn is None
+    return column.keys[0] if plain else None
 
 
 def _is_embedding(column: FeatureColumn) -> bool:

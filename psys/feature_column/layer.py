@@ -27,6 +27,7 @@ def columns_of_layer(
     give: Give,
     by_plan: Callable[[FeatureColumn], bool],
     options: tuple[Any, ...],
+    key_of: Callable[[FeatureColumn], Any] = lambda _: None,
 ) -> LayerParts:
     """Return what each column gives a layer, whose scope is open, in the order of their names.
 
@@ -36,6 +37,8 @@ def columns_of_layer(
         give: what a column gives; called at most once for each.
         by_plan: whether nothing but the batch and the options changes what a column gives.
         options: all else that the variables of the layer depend on.
+        key_of: the key of the feature whose numbers a column gives as they are; None if it does
+            anything else.
 
     Raises:
         ModelError: if there is no column, two have one name, they read batches of different sizes,
@@ -66,7 +69,9 @@ def columns_of_layer(
         store.layers[scope] = None
     elif plan is not None or scope not in store.layers:
         allowed = {at for at, column in enumerate(columns) if by_plan(column)}
-        new = plan_of(feature_columns, options, columns, result, allowed)
+        found_keys = {at: key_of(column) for at, column in enumerate(columns)}
+        keys = {at: key for at, key in found_keys.items() if key is not None}
+        new = plan_of(feature_columns, options, columns, result, allowed, keys)
         if new is not None:
             store.layers[scope] = new
     return result
@@ -92,16 +97,25 @@ def _look_up(
         if found is None:
             return None
         together.append((one.places, found))
-    for at in plan.rest:
+    numbers: list[tuple[int, Any]] = []
+    rest = [*plan.rest]
+    for columns in plan.numbers:
+        read = columns.read(features)
+        if read is None:
+            rest += columns.places
+        else:
+            numbers.append((columns.places[0], read))
+    for at in rest:
         column = plan.columns[at]
         with store.scope(column.name):
             known[at] = give(column)
     stacks = {one.stack for one in plan.stacks}
     sizes = {found.plain.inverses.shape[1] for _, found in together}
+    sizes.update(len(one) for _, one in numbers)
     sizes.update(map(len, known.values()))
-    widths = [plan.widths[at] for at in plan.rest]
+    widths = [plan.widths[at] for at in rest]
     if len(sizes) > 1 or [*map(width_of, known.values())] != widths:
         return None
     if any(plain_of(part) in stacks for part in known.values()):
         return None
-    return LayerParts(sizes.pop(), plan.widths, [*known.items()], together)
+    return LayerParts(sizes.pop(), plan.widths, [*numbers, *known.items()], together)

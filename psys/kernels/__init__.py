@@ -395,7 +395,7 @@ def hash_buckets(strings: Array, buckets: int) -> tuple[Array, int]:
     return ids, empty
 
 
-def hash_columns(strings: Array, buckets: Sequence[int]) -> list[HashedColumn]:
+def hash_columns(strings: Array, buckets: Sequence[int]) -> HashedColumns:
     """Return ``hash_buckets`` of each row of strings ``[columns, n]``, and ``unique`` of its ids.
 
     Args:
@@ -411,7 +411,7 @@ def hash_columns(strings: Array, buckets: Sequence[int]) -> list[HashedColumn]:
         raise ModelError(
             f"hash_columns: {len(strings)} columns, {len(buckets)} numbers of buckets."
         )
-    for one in buckets:
+    for one in (min(buckets, default=1), max(buckets, default=1)):
         _check_buckets(one)
     ids, found, inverse = (np.empty(strings.shape, np.int64) for _ in range(3))
     empty, counts = np.empty(len(strings), np.int64), np.empty(len(strings), np.int64)
@@ -425,23 +425,23 @@ def hash_columns(strings: Array, buckets: Sequence[int]) -> list[HashedColumn]:
         inverse,
         counts,
     )
-    columns = zip(ids, empty.tolist(), found, inverse, counts.tolist(), strict=True)
-    return [HashedColumn(own, none, one[:n], places) for own, none, one, places, n in columns]
+    unique = [one[:n] for one, n in zip(found, counts.tolist(), strict=True)]
+    return HashedColumns(ids, empty, unique, inverse)
 
 
-class HashedColumn(NamedTuple):
-    """What ``hash_columns`` made of one column.
+class HashedColumns(NamedTuple):
+    """What ``hash_columns`` made.
 
     Attributes:
-        ids: ``[n]`` the bucket of each string.
-        empty: how many strings are empty.
-        unique: the sorted unique ids.
-        inverse: ``[n]`` the place of each id among them.
+        ids: ``[columns, n]`` the bucket of each string.
+        empty: ``[columns]`` how many strings are empty.
+        unique: of each column the sorted unique ids.
+        inverse: ``[columns, n]`` the place of each id among them.
     """
 
     ids: Array
-    empty: int
-    unique: Array
+    empty: Array
+    unique: Sequence[Array]
     inverse: Array
 
 

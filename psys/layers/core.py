@@ -10,6 +10,7 @@ from collections.abc import Callable
 from psys import nn
 from psys.arrays import Array
 from psys.compute import primitives
+from psys.compute.backward import untraced
 from psys.compute.variables import current_store, get_variable, variable_scope
 from psys.errors import ModelError
 from psys.initializers import Constant, Initializer
@@ -47,9 +48,10 @@ def dense(
     """
     if units < 1:
         raise ModelError(f"layers.dense: units must be at least 1, got {units}.")
-    if inputs.ndim < 2:
-        raise ModelError(f"layers.dense: inputs must be [batch, inputs], got shape {inputs.shape}.")
-    *leading, width = inputs.shape
+    shape = untraced(inputs).shape
+    if len(shape) < 2:
+        raise ModelError(f"layers.dense: inputs must be [batch, inputs], got shape {shape}.")
+    *leading, width = shape
     with variable_scope(name or current_store().unique_name("dense")):
         kernel = get_variable(
             "kernel", (width, units), "float32", kernel_initializer, trainable=trainable

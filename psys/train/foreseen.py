@@ -7,34 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import accumulate
-from typing import Any, NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
 from psys.arrays import Array
 from psys.compute.build_store import Prefetch
-from psys.compute.features import InputFeatures, PlainTables, StackedIds, TableIds
+from psys.compute.features import InputFeatures, PlainTables, StackedIds
 from psys.compute.layer_parts import LayerPlan
 from psys.compute.store import check_ids, unique_ids
 from psys.feature_column.ahead import hash_together
-from psys.feature_column.sparse_ids import SparseIds
 from psys.stacks import TableStack
-
-
-class _Plain(NamedTuple):
-    """A lookup that gives each example one row.
-
-    Attributes:
-        column: the categorical column.
-        ids: what it made of the batch.
-        inverse: ``[batch]`` the place of each example's id among the table's.
-    """
-
-    column: Any
-    ids: SparseIds
-    inverse: Array
 
 
 @dataclass(frozen=True)
@@ -57,6 +41,20 @@ class Lookups:
         """The columns, each once: they are slow to compare."""
         return tuple(dict.fromkeys(prefetch.column for prefetch in self.prefetches))
 
+    @cached_property
+    def _keys(self) -> frozenset[Any] | None:
+        """The keys of the features that any column reads; None if one may read all."""
+        if not all(hasattr(column, "keys") for column in self._columns):
+            return None
+        return frozenset(key for column in self._columns for key in column.keys)
+
+    @cached_property
+    def _by_one(self) -> Mapping[str, int] | None:
+        """The number of each table's column, where no table is looked up by two; else None."""
+        numbers = {column: number for number, column in enumerate(self._columns)}
+        found = {one.table: numbers[one.column] for one in self.prefetches}
+        return found if len(found) == len(self.prefetches) else None
+
     def find(self, features: InputFeatures) -> dict[str, Array]:
         """Return the rows a batch looks up, ``[n]`` sorted and unique, by table or stack.
 
@@ -65,34 +63,57 @@ class Lookups:
         Raises:
             ModelError: if a column cannot read its features, or gives an id that is no row.
         """
+        made = hash_together(features, self._columns)
+        if (
+            self._by_one is not None
+            and [len(one.columns) for one in made] == [len(self._columns)]
+            and made[0].whole
+        ):
+            hashed = made[0].hashed
+            tables = {table: hashed.unique[number] for table, number in self._by_one.items()}
+            inverses = {table: hashed.inverse[number] for table, number in self._by_one.items()}
+        else:
+            tables, inverses = self._one_by_one(features)
+        rows: dict[str, Array] = {}
+        for name, stack in self.stacks.items():
+            if here := tuple(table for table in stack.tables if table in tables):
+                own = [tables.pop(table) for table in here]
+                features.stacked[name] = stacked = _stacked(stack, here, own, inverses, self._keys)
+                rows[name] = stacked.rows
+        return {**tables, **rows}
+
+    def _one_by_one(self, features: InputFeatures) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return what columns look up, each by itself.
+
+        Returns:
+            The ids by table, sorted and unique; and of tables of which each example has exactly
+            one row ``[batch]`` the place of its id among them.
+        """
         found: dict[str, list[Array]] = {}
-        plain: dict[str, _Plain] = {}
-        hash_together(features, self._columns)
+        inverses: dict[str, Array] = {}
         for prefetch in self.prefetches:
             sparse = prefetch.column.transform(features)
             known = features.uniques.get(prefetch.column)
             if known is None:
                 known = features.uniques[prefetch.column] = (sparse.ids, *unique_ids(sparse.ids))
             if sparse.one_each and sparse.weights is None and prefetch.table not in found:
-                plain[prefetch.table] = _Plain(prefetch.column, sparse, known[2])
+                inverses[prefetch.table] = known[2]
             else:
-                plain.pop(prefetch.table, None)
+                inverses.pop(prefetch.table, None)
             found.setdefault(prefetch.table, []).append(known[1])
         tables = {
             table: ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
             for table, ids in found.items()
         }
-        rows: dict[str, Array] = {}
-        for name, stack in self.stacks.items():
-            if here := [table for table in stack.tables if table in tables]:
-                stacked = _stacked(stack, here, [tables.pop(table) for table in here], plain)
-                features.stacked[name] = stacked
-                rows[name] = stacked.rows
-        return {**tables, **rows}
+        return tables, inverses
 
 
 def _stacked(
-    stack: TableStack, tables: Sequence[str], ids: Sequence[Array], plain: Mapping[str, _Plain]
+    stack: TableStack,
+    tables: tuple[str, ...],
+    ids: Sequence[Array],
+    inverses: Mapping[str, Array],
+    keys: frozenset[Any] | None,
 ) -> StackedIds:
     """Return the ids of some tables as rows of their stack.
 
@@ -100,31 +121,38 @@ def _stacked(
         stack: of the tables.
         tables: those that are looked up, in order.
         ids: of each, sorted and unique.
-        plain: by table, those of which each example has exactly one row.
+        inverses: by table, of those of which each example has exactly one row.
+        keys: of the features that their columns read; None for all.
 
     Raises:
         ModelError: if one is no row of its table: it would be one of another.
     """
-    counts = [len(one) for one in ids]
-    ranges = [stack.rows_of(table) for table in tables]
-    for table, (start, stop), own in zip(tables, ranges, ids, strict=True):
-        check_ids(table, stop - start, own)
-    rows = np.concatenate(ids) + np.repeat([start for start, _ in ranges], counts)
-    edges = [0, *accumulate(counts)]
-    parts = zip(tables, ids, edges[:-1], edges[1:], strict=True)
-    found = {name: TableIds(own, first, stop) for name, own, first, stop in parts}
-    names = tuple(table for table in tables if table in plain)
-    chosen = [plain[name] for name in names]
-    if len({len(one.inverse) for one in chosen}) != 1:
-        return StackedIds(rows, found)  # none, or features of several sizes: the layer will say so
-    return StackedIds(
-        rows,
-        found,
-        PlainTables(
-            names,
-            [one.column for one in chosen],
-            [one.ids for one in chosen],
-            np.concatenate([one.inverse for one in chosen]).reshape(len(names), -1),
-            np.array([(found[name].first, found[name].stop) for name in names], np.int64),
-        ),
+    counts = [*map(len, ids)]
+    starts, sizes = _ranges(stack, tables)
+    joined = np.concatenate(ids)
+    # As numbers without a sign: one below zero is too large as well.
+    if not (joined.view(np.uint64) < np.repeat(sizes, counts)).all():
+        for table, size, own in zip(tables, sizes.tolist(), ids, strict=True):
+            check_ids(table, size, own)
+    stops = np.cumsum(counts)
+    edges = np.column_stack([stops - counts, stops])
+    rows = joined + np.repeat(starts, counts)
+    at = [number for number, table in enumerate(tables) if table in inverses]
+    chosen = [inverses[tables[number]] for number in at]
+    if len({*map(len, chosen)}) != 1:
+        # None, or features of several sizes: the layer will say so.
+        return StackedIds(rows, tables, ids, edges)
+    plain = PlainTables(
+        tuple(tables[number] for number in at),
+        keys,
+        np.concatenate(chosen).reshape(len(at), -1),
+        edges[at],
     )
+    return StackedIds(rows, tables, ids, edges, plain)
+
+
+@lru_cache(16)
+def _ranges(stack: TableStack, tables: tuple[str, ...]) -> tuple[Array, Array]:
+    """Return where the rows of tables begin in their stack, and how many each has."""
+    ranges = np.array([stack.rows_of(table) for table in tables], np.int64)
+    return ranges[:, 0], (ranges[:, 1] - ranges[:, 0]).astype(np.uint64)

@@ -179,7 +179,14 @@ def _is_batch(value: Any) -> bool:
 
 
 def _arrays(what: str, values: Mapping[Any, Any], copied: bool) -> dict[Any, Any]:
-    return {key: _array(f"{what} {key!r}", value, copied) for key, value in values.items()}
+    found = {}
+    for key, value in values.items():
+        if copied and type(value) is np.ndarray:  # as nearly always; there are dozens in a batch
+            found[key] = array = value.copy()
+            array.setflags(write=False)
+        else:
+            found[key] = _array(f"{what} {key!r}", value, copied)
+    return found
 
 
 def _array(what: str, value: Any, copied: bool) -> Any:

@@ -314,7 +314,7 @@ def test_a_feature_assigned_anew_forgets_its_columns() -> None:
     features = InputFeatures(age=1, job=2, city=3)
 
     def remember() -> None:
-        features.transformed = dict.fromkeys((age, cross, other), "ids")
+        features.transformed.update(dict.fromkeys((age, cross, other), "ids"))
 
     remember()
     features["age"] = 5
@@ -338,7 +338,7 @@ def test_a_feature_assigned_anew_forgets_its_columns() -> None:
 def test_a_copy_of_features_knows_the_same_ids_and_forgets_alone(make: Any) -> None:
     age, other = Column("age"), Column("city")
     features = InputFeatures(age=1, city=3)
-    features.transformed = {age: "ids", other: "ids"}
+    features.note(lambda: ({age: "ids", other: "ids"}, {}))
     features.uniques["column"] = features.stacked["stack"] = "found"  # type: ignore[assignment]
     same = make(features)
     assert isinstance(same, InputFeatures)

@@ -65,12 +65,12 @@ def test_buckets_are_hashes_modulo_their_number(strings: list[bytes], buckets: i
     expected = [n % buckets for n in hashes]
     ids, empty = hash_buckets(array, buckets)
     assert (ids.dtype, ids.tolist(), empty) == (np.int64, expected, strings.count(b""))
-    columns = hash_columns(np.stack([array, array]), [buckets, 7])
-    assert [one.ids.tolist() for one in columns] == [expected, [n % 7 for n in hashes]]
-    for one in columns:
-        found, inverse = np.unique(one.ids, return_inverse=True)
-        assert (one.unique.tolist(), one.inverse.tolist()) == (found.tolist(), inverse.tolist())
-        assert one.empty == empty
+    hashed = hash_columns(np.stack([array, array]), [buckets, 7])
+    assert hashed.ids.tolist() == [expected, [n % 7 for n in hashes]]
+    assert hashed.empty.tolist() == [empty, empty]
+    for own, unique, places in zip(hashed.ids, hashed.unique, hashed.inverse, strict=True):
+        found, inverse = np.unique(own, return_inverse=True)
+        assert (unique.tolist(), places.tolist()) == (found.tolist(), inverse.tolist())
 
 
 @pytest.mark.parametrize("buckets", [0, -1, 2**63])

@@ -127,7 +127,7 @@ def test_tables_of_which_each_example_has_one_row() -> None:
     assert plain.tables == ("table a", "table b", "table c")
     assert plain.inverses.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0]]
     assert plain.edges.tolist() == [[0, 2], [2, 4], [4, 5]]
-    assert [*map(given.transformed.get, plain.columns)] == plain.ids
+    assert plain.keys == set("abc")
     # Of a table that two columns read, or one of which an example has no row, that cannot be said.
     twice = Lookups((*one.prefetches, Prefetch("table a", also)), one.stacks)
     given = features(**{**ABC, "b": [4, 0, 0]})

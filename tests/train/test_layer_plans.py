@@ -21,6 +21,7 @@ from psys.errors import ModelError
 from psys.feature_column.categorical import IdentityCategoricalColumn
 from psys.feature_column.column import DenseColumn
 from psys.feature_column.embedding import EmbeddingColumn
+from psys.feature_column.numeric import NumericColumn
 from psys.feature_column.sparse_ids import SparseFeature, SparseIds
 from psys.initializers import Constant
 from psys.train.input_pipeline import Batch
@@ -142,6 +143,108 @@ def test_they_are_looked_up_once_a_stack(case: str, monkeypatch: pytest.MonkeyPa
     assert counts[2] > counts[1]  # an example without an id: not as foreseen
 
 
+NUMBERS: dict[str, Any] = {
+    "n1": np.arange(BATCH, dtype=np.float32)[:, None] / 7,
+    "n2": np.arange(BATCH) - 3,
+    "n3": np.arange(2.0 * BATCH).reshape(BATCH, 2) / 3,
+    "n4": np.arange(BATCH) % 2 == 0,
+    "n5": np.ones((BATCH, 1)),
+}
+
+
+class Doubled(NumericColumn):
+    """Twice a feature's numbers."""
+
+    def dense(self, features: Any, *, trainable: bool = True) -> Any:
+        return 2 * super().dense(features, trainable=trainable)
+
+
+def numbers_and_tables() -> CallModel:
+    """Return a layer of numbers that are not all beside each other, and of tables."""
+    return of_layer(
+        [
+            *map(embedding, (A, B)),
+            fc.numeric_column("n1"),
+            fc.numeric_column("n2"),
+            fc.numeric_column("n2x", normalizer_fn=np.sqrt),
+            fc.numeric_column("n3", 2),
+            fc.numeric_column("n4"),
+            Doubled("n5", (1,), None, "float32", None),
+        ]
+    )
+
+
+def test_numbers_side_by_side_are_read_together() -> None:
+    first = {**FEATURES, **NUMBERS, "n2x": np.ones(BATCH)}
+    given = [
+        first,
+        {**LATER, **NUMBERS, "n2x": np.zeros(BATCH)},
+        {**first, "n2": NUMBERS["n2"] / 11, "n4": np.ones((BATCH, 1), np.int8)},
+        {**first, "n3": NUMBERS["n3"].tolist()},  # for its column to make something of
+        {**first, "n1": np.array([1.5, 2, 3, 4, 5, 6], object)},
+        first,
+    ]
+    model = built(numbers_and_tables(), first, stacked=True)
+    for one in given:
+        found = step(numbers_and_tables(), model, one, {})
+        call = numbers_and_tables()
+        plans: Any = {}
+        assert step(call, model, first, plans)[3] == found[3]
+        assert step(call, model, one, plans) == found
+        (plan,) = plans.values()
+        assert [(part.keys, part.widths) for part in plan.numbers] == [
+            (("n1", "n2"), (1, 1)),
+            (("n3", "n4"), (2, 1)),
+        ]
+
+
+def test_columns_of_numbers_are_asked_in_the_first_step_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    dense = NumericColumn.dense
+
+    def counted(column: NumericColumn, *arguments: Any, **more: Any) -> Any:
+        asked.append(column.key)
+        return dense(column, *arguments, **more)
+
+    monkeypatch.setattr(NumericColumn, "dense", counted)
+    call = numbers_and_tables()
+    given = {**FEATURES, **NUMBERS, "n2x": np.ones(BATCH)}
+    model = built(call, given, stacked=True)
+    for expected in (["n1", "n2", "n2x", "n3", "n4", "n5"], ["n2x", "n5"], ["n2x", "n5"]):
+        asked.clear()
+        step(call, model, given, model.lookups.layers)
+        assert asked == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n3": np.ones((BATCH, 3))}, "feature 'n3' must be"),
+        ({"n3": np.array(["a"] * BATCH)}, "takes numbers, but feature 'n3'"),
+        ({"n3": None}, "feature 'n3'"),
+        ({"n4": np.ones(BATCH - 1)}, "batches of different sizes"),
+        ({"n3": np.ones((9, 2)), "n4": np.ones(9)}, "batches of different sizes"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_as_in_the_first_step(
+    wrong: dict[str, Any], message: str
+) -> None:
+    first = {**FEATURES, **NUMBERS, "n2x": np.ones(BATCH)}
+    call = numbers_and_tables()
+    model = built(call, first, stacked=True)
+    plans: Any = {}
+    step(call, model, first, plans)
+    said = []
+    none: Any = {}
+    for known in (plans, none):
+        with pytest.raises(ModelError, match=message) as caught:
+            step(call, model, {**first, **wrong}, known)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
 def test_columns_made_anew_in_every_step_are_not_kept() -> None:
     def call(features: Any, labels: Any) -> Spec:
         return of_layer([embedding(A), embedding(B)])(features, labels)
@@ -185,10 +288,8 @@ CHANGES: dict[str, Any] = {
     "assigned": lambda features: features.__setitem__("a", NEW),
     "updated": lambda features: features.update(a=NEW),
     "in a copy": lambda features: features.copy().__setitem__("a", NEW),
-    "its ids forgotten": lambda features: features.transformed.clear(),
-    "its ids others": lambda features: features.transformed.__setitem__(
-        A, SparseIds(NEW, np.arange(BATCH), None, BATCH)
-    ),
+    "its ids asked for": lambda features: features.transformed,
+    "another one": lambda features: features.__setitem__("new", NEW),
 }
 
 
@@ -212,8 +313,7 @@ def test_a_feature_changed_in_some_steps(change: str, kind: str) -> None:
         assert found == step(call, model, LATER, {})
         losses.append(found[0])
     assert losses[0] == losses[1] == losses[3]
-    shows = change in ("assigned", "updated") or (change, kind) == ("its ids others", "kept")
-    assert (losses[2] != losses[0]) is shows
+    assert (losses[2] != losses[0]) is (change in ("assigned", "updated"))
 
 
 def test_a_copy_that_is_changed_is_what_is_looked_up() -> None:
