@@ -51,7 +51,8 @@ def relu_of(x: Array, out: Array | None = None) -> Array:
 def through_relu(g: Array, answer: Array) -> Array:
     """Return the gradient by x of ``answer = relu(x)``, of that by the answer."""
     # Numbers of two dtypes numpy multiplies more slowly than it converts them.
-    return g * (answer > 0).astype(g.dtype)
+    result: Array = g * (answer > 0).astype(g.dtype)
+    return result
 
 
 _relu = by_first(relu_of, lambda g, answer, _x: through_relu(g, answer))

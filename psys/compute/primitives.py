@@ -35,6 +35,7 @@ LEAST_PRODUCT = 1 << 22
 
 __all__ = [
     "Combination",
+    "add_bias",
     "add_n",
     "added_up",
     "combination",
@@ -70,6 +71,16 @@ def dense(x: Array, kernel: Array, bias: Array | None = None) -> Array:
 def dense_relu(x: Array, kernel: Array, bias: Array | None = None) -> Array:
     """Return ``relu(dense(x, kernel, bias))``, of which nothing is kept but the result."""
     return _dense_relu(x, kernel, bias)
+
+
+def add_bias(x: Array, bias: Array) -> Array:
+    """Return ``x + bias``, ``[batch, units]``.
+
+    Args:
+        x: ``[batch, units]``.
+        bias: ``[units]``.
+    """
+    return _add_bias(x, bias)
 
 
 def add_n(arrays: Sequence[Array]) -> Array:
@@ -108,6 +119,17 @@ def _may_wait(g: Array, x: Array, _kernel: Array, _bias: Array | None) -> int | 
     return 1 if x.size * g.shape[1] >= LEAST_PRODUCT else None
 
 
+def _add_bias_forward(x: Array, bias: Array) -> Array:
+    result: Array = x + bias
+    return result
+
+
+def _add_bias_gradients(
+    g: Array, argnums: tuple[int, ...], _x: Array, _bias: Array
+) -> tuple[Array, ...]:
+    return tuple(_by_bias(g) if argnum else g for argnum in argnums)
+
+
 def _add_n_forward(*arrays: Array) -> Array:
     result: Array = arrays[0] + arrays[1]
     for array in arrays[2:]:
@@ -121,4 +143,5 @@ def _add_n_gradients(g: Array, argnums: tuple[int, ...], *_arrays: Array) -> tup
 
 _dense = by_parts(_dense_forward, (_by_x, _by_kernel, _by_bias), _may_wait)
 _dense_relu = by_parts(_dense_relu_forward, (_by_x, _by_kernel, _by_bias), _may_wait, through_relu)
+_add_bias = by_many(_add_bias_forward, _add_bias_gradients)
 _add_n = by_many(_add_n_forward, _add_n_gradients)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from psys.compute.primitives import added_up, combination, dense
+from psys.compute.primitives import add_bias, added_up, combination, dense
 from psys.compute.store import current_store
 from psys.compute.variables import get_variable, lookup_part
 from psys.errors import ModelError
@@ -58,7 +58,7 @@ def linear_model(
             columns_of_layer(features, feature_columns, give, _is_categorical, options)
         )
         bias = get_variable("bias_weights", (units,), initializer=_ZEROS, trainable=trainable)
-    return weighted + bias
+    return add_bias(weighted, bias)
 
 
 def _is_categorical(column: FeatureColumn) -> bool:

@@ -11,7 +11,7 @@ from autograd import grad
 from autograd.test_util import check_grads
 
 from psys.compute import primitives
-from psys.compute.backward import backward, new_root, untraced
+from psys.compute.backward import backward, is_traced, new_root, untraced
 from psys.compute.layer_parts import one_by_one
 from psys.errors import ModelError
 
@@ -19,6 +19,7 @@ RANDOM = np.random.default_rng(7)
 X = RANDOM.normal(size=(4, 3))
 KERNEL = RANDOM.normal(size=(3, 2))
 BIAS = RANDOM.normal(size=(2,))
+F32 = X.astype(np.float32)
 LABELS = np.array([2, 0, 1, 1])
 ONE_HOT = np.eye(3)[LABELS]
 WEIGHTS = np.array([[0.5], [2.0], [1.0], [0.0]])
@@ -201,6 +202,20 @@ def test_a_sum_has_the_dtype_of_its_widest_part() -> None:
 def test_add_n_adds() -> None:
     np.testing.assert_allclose(primitives.add_n([X, X, X]), 3 * X)
     check_grads(lambda x: primitives.add_n([x, X, x, x]), modes=["rev"], order=1)(X)
+
+
+def test_a_bias_is_added_and_has_the_gradient_that_numpy_s_sum_has_bit_for_bit() -> None:
+    x, bias = (new_root(one) for one in (F32, F32[0]))
+    answer = primitives.add_bias(x[0], bias[0])
+    np.testing.assert_array_equal(untraced(answer), F32 + F32[0])
+    g = np.sin(F32)
+    found = backward(answer, g, {x[1], bias[1]})
+    assert found[x[1]].tobytes() == g.tobytes()
+    assert found[bias[1]].tobytes() == g.sum(axis=0).tobytes()
+    # Of one of them alone, too: a layer may be frozen.
+    assert not is_traced(primitives.add_bias(F32, F32[0]))
+    (only,) = backward(primitives.add_bias(F32, bias[0]), g, {bias[1]}).values()
+    assert only.tobytes() == g.sum(axis=0).tobytes()
 
 
 def test_extreme_logits_give_finite_losses() -> None:
