@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Batch:
     rows: dict[str, Array] = field(default_factory=dict)
     _prepared: bool = False
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of examples."""
         first = self.features
