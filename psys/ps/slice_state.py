@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from weakref import WeakSet, ref
+from weakref import ref
 
 import numpy as np
 
@@ -43,8 +43,8 @@ class SliceState:
     scalars: dict[str, float]
     changed: int = 0
     """The shard's version when the value last changed; what was loaded is of version 0."""
-    _cuts: WeakSet[SliceCut] = field(default_factory=WeakSet, repr=False)
-    """Those that are still to be read, or being read."""
+    _cuts: list[ref[SliceCut]] = field(default_factory=list, repr=False)
+    """Those that are still to be read, or being read; others may be left until the next push."""
     _lent: ref[Array] | None = field(default=None, repr=False)
     """The value as somebody may still be reading it."""
 
@@ -64,7 +64,7 @@ class SliceState:
         """Return the slice as it is now, whatever later pushes change."""
         arrays = {VALUE: self.value, **self.slots}
         made = SliceCut(self.parts, arrays, self.scalars)
-        self._cuts.add(made)
+        self._cuts.append(ref(made))
         return made
 
     def refusal(self, gradient: Gradient, global_step: int) -> str:
@@ -146,8 +146,12 @@ class SliceState:
 
     def _keep(self, rows: Array | None) -> None:
         """Let cuts copy what is about to be changed: these rows, or all."""
-        for one in self._cuts:
-            one.keep(rows)
+        if not self._cuts:
+            return
+        held = [cut for one in self._cuts if (cut := one()) is not None]
+        for cut in held:
+            cut.keep(rows)
+        self._cuts = [ref(cut) for cut in held]
 
 
 def refusal(slices: Mapping[str, SliceState], request: ExchangeRequest) -> str:

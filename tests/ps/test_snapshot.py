@@ -114,9 +114,11 @@ def test_of_a_table_only_rows_that_change_are_copied() -> None:
 def test_what_nobody_reads_any_more_costs_a_push_nothing() -> None:
     state = state_of(OPTIMIZERS[0])
     cut = state.cut()
-    assert list(state._cuts) == [cut]
+    push(state, [7, 2])
+    assert [one() for one in state._cuts] == [cut]
     del cut
     gc.collect()
+    push(state, [7, 2])
     assert not state._cuts
 
 
