@@ -108,10 +108,14 @@ class Optimizer(ABC):
         Raises:
             ModelError: if a schedule gives something that is not a finite number, or overflows.
         """
-        if not isinstance(self.learning_rate, LearningRateSchedule):
-            return float(self.learning_rate)
+        given = self.learning_rate
+        # First what it nearly always is: asking an abstract class takes far longer.
+        if type(given) is float:
+            return given
+        if not isinstance(given, LearningRateSchedule):
+            return float(given)
         try:
-            rate = self.learning_rate(global_step)
+            rate = given(global_step)
         except ArithmeticError as error:
             raise ModelError(
                 f"{self.learning_rate} gives no learning rate at global step {global_step}: {error}"
