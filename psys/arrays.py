@@ -154,8 +154,11 @@ Gradient = Array | IndexedSlices
 def all_finite(*arrays: Array) -> bool:
     """Return whether no element of any of them is NaN or infinite."""
     with np.errstate(all="ignore"):
-        # If the sum is not finite, it may be that large numbers overflowed.
-        return all(_sum_is_finite(one) or bool(np.isfinite(one).all()) for one in arrays)
+        for one in arrays:
+            # If the sum is not finite, it may be that large numbers overflowed.
+            if not _sum_is_finite(one) and not np.isfinite(one).all():
+                return False
+    return True
 
 
 def squares_are_finite(array: Array) -> bool:
@@ -172,7 +175,7 @@ def _sum_is_finite(array: Array) -> bool:
     if array.dtype not in _SUMMED or not array.flags.c_contiguous:
         return False
     flat = array.reshape(-1)
-    return math.isfinite(np.dot(flat, flat))
+    return math.isfinite(flat.dot(flat))
 
 
 def values_of(gradient: Gradient) -> Array:
