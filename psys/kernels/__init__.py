@@ -41,6 +41,8 @@ __all__ = [
 
 _INT64 = np.dtype(np.int64)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_FIRST_ROW = np.zeros(1, np.int64)
+_FIRST_ROW.flags.writeable = False
 
 
 def prepare_rows(dtype: str) -> None:
@@ -83,8 +85,7 @@ def update_dense(
         ModelError: if the value is neither float32 nor float64, a shape differs, or there are
             too few numbers.
     """
-    first_row = np.zeros(1, np.int64)
-    _update(name, [value, *slots], (1, value.size), gradient, value.shape, first_row, numbers)
+    _update(name, [value, *slots], (1, value.size), gradient, value.shape, _FIRST_ROW, numbers)
 
 
 def update_rows(
@@ -134,13 +135,15 @@ def _update(
     from psys.kernels.updates import NUMBERS, UPDATES
 
     value = arrays[0]
-    if value.dtype not in _FLOATS:
-        raise ModelError(f"Only float32 and float64 variables are trained, got {value.dtype}.")
-    if any(slot.shape != value.shape or slot.dtype != value.dtype for slot in arrays):
-        raise ModelError(
-            f"Slots must be {value.dtype} {value.shape} as their variable is, got "
-            f"{[f'{slot.dtype} {slot.shape}' for slot in arrays[1:]]}."
-        )
+    dtype = value.dtype
+    if dtype not in _FLOATS:
+        raise ModelError(f"Only float32 and float64 variables are trained, got {dtype}.")
+    for slot in arrays:
+        if slot.shape != value.shape or slot.dtype != dtype:
+            raise ModelError(
+                f"Slots must be {dtype} {value.shape} as their variable is, got "
+                f"{[f'{one.dtype} {one.shape}' for one in arrays[1:]]}."
+            )
     if gradient.shape != gradient_shape:
         raise ModelError(f"A gradient must have the shape {gradient_shape}, got {gradient.shape}.")
     if len(numbers) < NUMBERS[name]:
@@ -151,11 +154,11 @@ def _update(
         return
     # A slice that is part of a larger array is updated in a copy, which no shard ever needs.
     tables = [array if array.flags.carray else array.copy("C") for array in arrays]
-    UPDATES[name][value.dtype](
-        *(table.reshape(shape) for table in tables),
-        _to_read(gradient, value.dtype).reshape(len(indices), shape[1]),
+    UPDATES[name][dtype](
+        *[table.reshape(shape) for table in tables],
+        _to_read(gradient, dtype).reshape(len(indices), shape[1]),
         indices,
-        np.array(numbers, value.dtype),
+        np.array(numbers, dtype),
     )
     for array, table in zip(arrays, tables, strict=True):
         if table is not array:

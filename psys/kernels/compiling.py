@@ -101,12 +101,11 @@ class Kernel:
 
     def __getitem__(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
         """Return the kernel compiled for ``dtype``."""
-        found = self._compiled.get(dtype)
-        if found is None:
+        if dtype not in self._compiled:
             with self._lock:
-                found = self._compiled.get(dtype) or self._compile(dtype)
-                self._compiled[dtype] = found
-        return found
+                if dtype not in self._compiled:
+                    self._compiled[dtype] = self._compile(dtype)
+        return self._compiled[dtype]
 
     def prepare(self, dtype: np.dtype[Any]) -> None:
         """Compile the kernel for ``dtype`` now, if it depends on one."""

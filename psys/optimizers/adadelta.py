@@ -50,6 +50,7 @@ class AdadeltaOptimizer(CompiledOptimizer):
     """
 
     kind: ClassVar[str] = "Adadelta"
+    kernel = "adadelta"
     arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "rho", "epsilon")
 
     def __init__(
@@ -68,11 +69,6 @@ class AdadeltaOptimizer(CompiledOptimizer):
     def slots(self) -> Mapping[str, float]:
         """``accum`` and ``accum_update``, averages of squared gradients and steps, from 0."""
         return {"accum": 0.0, "accum_update": 0.0}
-
-    @property
-    def kernel(self) -> str:
-        """``adadelta``."""
-        return "adadelta"
 
     def numbers(
         self, rate: float, scalars: Mapping[str, float], global_step: int

@@ -47,6 +47,7 @@ class AdagradOptimizer(CompiledOptimizer):
     """
 
     kind: ClassVar[str] = "Adagrad"
+    kernel = "adagrad"
     arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "initial_accumulator_value")
 
     def __init__(
@@ -65,11 +66,6 @@ class AdagradOptimizer(CompiledOptimizer):
     def slots(self) -> Mapping[str, float]:
         """``accumulator``, the sum of squares, from ``initial_accumulator_value``."""
         return {"accumulator": self.initial_accumulator_value}
-
-    @property
-    def kernel(self) -> str:
-        """``adagrad``."""
-        return "adagrad"
 
     def numbers(
         self, rate: float, scalars: Mapping[str, float], global_step: int

@@ -61,6 +61,7 @@ class AdagradDAOptimizer(CompiledOptimizer):
     """
 
     kind: ClassVar[str] = "AdagradDA"
+    kernel = "adagrad_da"
     arguments: ClassVar[tuple[str, ...]] = (
         "learning_rate",
         "initial_gradient_squared_accumulator_value",
@@ -104,11 +105,6 @@ class AdagradDAOptimizer(CompiledOptimizer):
             "gradient_accumulator": 0.0,
             "gradient_squared_accumulator": self.initial_gradient_squared_accumulator_value,
         }
-
-    @property
-    def kernel(self) -> str:
-        """``adagrad_da``."""
-        return "adagrad_da"
 
     def numbers(
         self, rate: float, scalars: Mapping[str, float], global_step: int

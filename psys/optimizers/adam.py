@@ -56,6 +56,7 @@ class AdamOptimizer(CompiledOptimizer):
     """
 
     kind: ClassVar[str] = "Adam"
+    kernel = "adam"
     arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "beta1", "beta2", "epsilon")
     moves_all_rows: ClassVar[bool] = True
 
@@ -82,11 +83,6 @@ class AdamOptimizer(CompiledOptimizer):
     def scalars(self) -> Mapping[str, float]:
         """``beta1_power`` and ``beta2_power`` of the step to come."""
         return {"beta1_power": self.beta1, "beta2_power": self.beta2}
-
-    @property
-    def kernel(self) -> str:
-        """``adam``: every row decays and moves."""
-        return "adam"
 
     def numbers(
         self, rate: float, scalars: Mapping[str, float], global_step: int
@@ -127,9 +123,5 @@ class LazyAdamOptimizer(AdamOptimizer):
     """
 
     kind: ClassVar[str] = "LazyAdam"
+    kernel = "lazy_adam"
     moves_all_rows: ClassVar[bool] = False
-
-    @property
-    def kernel(self) -> str:
-        """``lazy_adam``: only rows with a gradient decay and move."""
-        return "lazy_adam"

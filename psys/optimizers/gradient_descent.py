@@ -41,6 +41,7 @@ class GradientDescentOptimizer(CompiledOptimizer):
     """
 
     kind: ClassVar[str] = "SGD"
+    kernel = "gradient_descent"
 
     def __init__(
         self,
@@ -49,11 +50,6 @@ class GradientDescentOptimizer(CompiledOptimizer):
         name: str = "GradientDescent",
     ) -> None:
         super().__init__(learning_rate, use_locking, name)
-
-    @property
-    def kernel(self) -> str:
-        """``gradient_descent``."""
-        return "gradient_descent"
 
     def numbers(
         self, rate: float, scalars: Mapping[str, float], global_step: int

@@ -47,6 +47,7 @@ class ProximalGradientDescentOptimizer(CompiledOptimizer):
     """
 
     kind: ClassVar[str] = "ProximalGradientDescent"
+    kernel = "proximal_gradient_descent"
     arguments: ClassVar[tuple[str, ...]] = (
         "learning_rate",
         "l1_regularization_strength",
@@ -68,11 +69,6 @@ class ProximalGradientDescentOptimizer(CompiledOptimizer):
         self.l2_regularization_strength = checked_number(
             self, "l2_regularization_strength", l2_regularization_strength, at_least=0.0
         )
-
-    @property
-    def kernel(self) -> str:
-        """``proximal_gradient_descent``."""
-        return "proximal_gradient_descent"
 
     def numbers(
         self, rate: float, scalars: Mapping[str, float], global_step: int
@@ -127,6 +123,7 @@ class ProximalAdagradOptimizer(CompiledOptimizer):
     """
 
     kind: ClassVar[str] = "ProximalAdagrad"
+    kernel = "proximal_adagrad"
     arguments: ClassVar[tuple[str, ...]] = (
         "learning_rate",
         "initial_accumulator_value",
@@ -158,11 +155,6 @@ class ProximalAdagradOptimizer(CompiledOptimizer):
     def slots(self) -> Mapping[str, float]:
         """``accumulator``, the sum of squares, from ``initial_accumulator_value``."""
         return {"accumulator": self.initial_accumulator_value}
-
-    @property
-    def kernel(self) -> str:
-        """``proximal_adagrad``."""
-        return "proximal_adagrad"
 
     def numbers(
         self, rate: float, scalars: Mapping[str, float], global_step: int
