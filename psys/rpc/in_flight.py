@@ -52,7 +52,10 @@ class InFlight:
         self._queue: collections.deque[object] = collections.deque()
         self._reading: set[Entry] = set()
         """Those whose bytes have not all arrived."""
-        self._changed = threading.Condition()
+        # Reentrant: what is given up under it may end here again.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        """Heard by those in the queue."""
 
     def enter(
         self,
@@ -74,36 +77,41 @@ class InFlight:
         """
         if size <= FREE_BYTES:
             return Entry(self, 0, _nothing)
-        place = object()
-        give_up_at = time.monotonic() + WAIT_LIMIT_SECS
-        with self._changed:
-            self._queue.append(place)
-            try:
-                while not (self._queue[0] is place and self._fits(size)):
-                    now = time.monotonic()
-                    if not is_wanted():
-                        raise ShardUnavailable("The sender of a request that waited went away.")
-                    if now >= give_up_at:
-                        raise ShardTimeout(
-                            f"A request of {size:,} bytes found no room for "
-                            f"{WAIT_LIMIT_SECS:.0f} s: the ps is overloaded."
-                        )
-                    wake_at = min([give_up_at, *(one.late_at for one in self._reading)])
-                    if wake_at <= now:
-                        self._give_up_late(now)
-                    else:
-                        self._changed.wait(wake_at - now)
-            finally:
-                self._queue.remove(place)
-                self._changed.notify_all()
+        with self._lock:
+            if self._queue or not self._fits(size):
+                self._wait_for_room(size, is_wanted)
             self._bytes += size
             entry = Entry(self, size, give_up)
             self._reading.add(entry)
         return entry
 
+    def _wait_for_room(self, size: int, is_wanted: Callable[[], bool]) -> None:
+        """Queue for room, as ``enter`` says. The lock is held, but while waiting."""
+        place = object()
+        give_up_at = time.monotonic() + WAIT_LIMIT_SECS
+        self._queue.append(place)
+        try:
+            while not (self._queue[0] is place and self._fits(size)):
+                now = time.monotonic()
+                if not is_wanted():
+                    raise ShardUnavailable("The sender of a request that waited went away.")
+                if now >= give_up_at:
+                    raise ShardTimeout(
+                        f"A request of {size:,} bytes found no room for "
+                        f"{WAIT_LIMIT_SECS:.0f} s: the ps is overloaded."
+                    )
+                wake_at = min([give_up_at, *(one.late_at for one in self._reading)])
+                if wake_at <= now:
+                    self._give_up_late(now)
+                else:
+                    self._changed.wait(wake_at - now)
+        finally:
+            self._queue.remove(place)
+            self._changed.notify_all()
+
     def wake(self) -> None:
         """Let those who wait ask again whether they are wanted."""
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
     def _give_up_late(self, now: float) -> None:
@@ -121,14 +129,15 @@ class InFlight:
         return not self._bytes or self._bytes + size <= self.limit_bytes
 
     def _arrived(self, entry: Entry) -> None:
-        with self._changed:
+        with self._lock:
             self._reading.discard(entry)
 
     def _leave(self, entry: Entry, size: int) -> None:
-        with self._changed:
+        with self._lock:
             self._reading.discard(entry)
             self._bytes -= size
-            self._changed.notify_all()
+            if self._queue:
+                self._changed.notify_all()
 
 
 class Entry:
