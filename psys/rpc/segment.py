@@ -133,7 +133,8 @@ class TrainerSegment:
         self._replies = [
             Room(segment, request_bytes + i * reply_bytes, reply_bytes) for i in range(REPLY_ROOMS)
         ]
-        self._held: dict[Room, weakref.ref[Array]] = {}
+        self._held: dict[int, weakref.ref[Array]] = {}
+        """The reply that was read last from each room, by the room's offset."""
 
     def fits(self, request_bytes: int, reply_bytes: int) -> bool:
         """Return whether messages of these sizes have room."""
@@ -142,7 +143,7 @@ class TrainerSegment:
     def reply_room(self) -> Room | None:
         """Return where the next reply may be written, None while arrays in every room are held."""
         for room in self._replies:
-            held = self._held.get(room)
+            held = self._held.get(room.offset)
             if held is None or held() is None:
                 return room
         return None
@@ -159,7 +160,7 @@ class TrainerSegment:
         if asked_for is None or room.offset != asked_for.offset or room.size > asked_for.size:
             raise ModelError(f"{peer} put its reply where it was not asked for.")
         reply = room.bytes(room.size)
-        self._held[asked_for] = weakref.ref(reply)
+        self._held[room.offset] = weakref.ref(reply)
         return reply
 
 

@@ -57,10 +57,11 @@ class StreamMemory:
 
     def for_request(self, size: int) -> TrainerSegment | None:
         """Return the segment for a request with so many bytes of bulk, None for frames."""
-        if _fits(size, self._largest_reply):
-            self._largest_request = max(size, self._largest_request)
-        else:
-            self._say_too_large(size)
+        if size > self._largest_request:
+            if _fits(size, self._largest_reply):
+                self._largest_request = size
+            else:
+                self._say_too_large(size)
         self._grow()
         return self.segment if size > INLINE_BYTES else None
 
@@ -83,13 +84,14 @@ class StreamMemory:
         """Learn from a reply how large replies are, and what the ps offers."""
         if self._place != NEVER and header.HasField("shared_memory"):
             self._offer = header.shared_memory
-        size = sum(
-            array.nbytes + 7 for part in (reply.dense, reply.rows) for array in part.values()
-        )
-        if _fits(self._largest_request, size):
-            self._largest_reply = max(size, self._largest_reply)
-        else:
-            self._say_too_large(size)
+        size = 0
+        for array in (*reply.dense.values(), *reply.rows.values()):
+            size += array.nbytes + 7
+        if size > self._largest_reply:
+            if _fits(self._largest_request, size):
+                self._largest_reply = size
+            else:
+                self._say_too_large(size)
 
     def forget(self) -> None:
         """Throw away what belonged to a stream that is gone."""
