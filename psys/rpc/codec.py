@@ -9,7 +9,7 @@ longer: a shard that keeps a gradient for later copies it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,6 +44,10 @@ MOST_NAME_CHARACTERS = 64
 
 MOST_EXAMPLES = 1 << 32
 """In one batch. A shard adds them up."""
+
+# Zero is UNSPECIFIED on the wire, so every value is one more than in the enum.
+_OUTCOMES = {one.value + 1: one for one in Outcome}
+_GRANTS = {one.value + 1: one for one in Grant}
 
 _E = TypeVar("_E", bound=enum.Enum)
 
@@ -82,18 +86,19 @@ def describe_request(
             range of ``push_dtype``.
     """
     tensors: list[Named] = []
-
-    def push(name: str, role: Any, values: Array) -> None:
-        if push_dtype is not None and values.dtype == np.float32 and name not in request.exact:
-            values = narrow(values, push_dtype, name, recycler)
-        tensors.append((name, role, values))
-
     for name, gradient in (request.push or {}).items():
         if isinstance(gradient, IndexedSlices):
             tensors.append((name, tensors_pb2.TENSOR_ROLE_INDICES, gradient.indices))
-            push(name, tensors_pb2.TENSOR_ROLE_VALUES, gradient.values)
+            tensors.append((name, tensors_pb2.TENSOR_ROLE_VALUES, gradient.values))
         else:
-            push(name, tensors_pb2.TENSOR_ROLE_GRADIENT, gradient)
+            tensors.append((name, tensors_pb2.TENSOR_ROLE_GRADIENT, gradient))
+    if push_dtype is not None:
+        tensors = [
+            (name, role, narrow(values, push_dtype, name, recycler))
+            if values.dtype == np.float32 and name not in request.exact
+            else (name, role, values)
+            for name, role, values in tensors
+        ]
     for name, rows in request.pull_rows.items():
         tensors.append((name, tensors_pb2.TENSOR_ROLE_PULL, rows))
     header = gradients_pb2.ExchangeRequestHeader(
@@ -229,18 +234,20 @@ def decode_request(
     for name, role, array in layout.arrays(bulk):
         if (indices is None) is (role == tensors_pb2.TENSOR_ROLE_VALUES):
             raise ModelError(f"{peer} sent {name!r}: INDICES and VALUES come in pairs.")
+        if name in (pull if role == tensors_pb2.TENSOR_ROLE_PULL else push):
+            raise ModelError(f"{peer} sent {name!r} twice in one message.")
         if role == tensors_pb2.TENSOR_ROLE_INDICES:
             indices = (name, _row_numbers(array, name, peer))
         elif role == tensors_pb2.TENSOR_ROLE_VALUES:
             assert indices is not None
             if indices[0] != name:
                 raise ModelError(f"{peer} sent INDICES of {indices[0]!r}, VALUES of {name!r}.")
-            _put(push, name, IndexedSlices(indices[1], widen(array, recycler)), peer)
+            push[name] = IndexedSlices(indices[1], widen(array, recycler))
             indices = None
         elif role == tensors_pb2.TENSOR_ROLE_GRADIENT:
-            _put(push, name, widen(array, recycler), peer)
+            push[name] = widen(array, recycler)
         elif role == tensors_pb2.TENSOR_ROLE_PULL:
-            _put(pull, name, _row_numbers(array, name, peer), peer)
+            pull[name] = _row_numbers(array, name, peer)
         else:
             raise ModelError(f"{peer} sent {name!r} in a role ({role}) no request has.")
     if indices is not None:
@@ -296,15 +303,6 @@ def _row_numbers(array: Array, name: str, peer: str) -> Array:
     return array.copy()
 
 
-_V = TypeVar("_V")
-
-
-def _put(into: dict[str, _V], name: str, value: _V, peer: str) -> None:
-    if name in into:
-        raise ModelError(f"{peer} sent {name!r} twice in one message.")
-    into[name] = value
-
-
 def encode_reply(
     reply: ExchangeReply,
     room: Room | None = None,
@@ -318,13 +316,13 @@ def encode_reply(
         offer: how the client gets a segment, in the first reply of a stream.
     """
     tensors: Sequence[Named] = [
-        *((name, tensors_pb2.TENSOR_ROLE_DENSE, array) for name, array in reply.dense.items()),
-        *((name, tensors_pb2.TENSOR_ROLE_ROWS, array) for name, array in reply.rows.items()),
+        *[(name, tensors_pb2.TENSOR_ROLE_DENSE, array) for name, array in reply.dense.items()],
+        *[(name, tensors_pb2.TENSOR_ROLE_ROWS, array) for name, array in reply.rows.items()],
     ]
     header = gradients_pb2.ExchangeResponseHeader(
         generation=reply.generation,
         sequence=reply.sequence,
-        # Zero is UNSPECIFIED on the wire, so every value is one more than in the enum.
+        # See _OUTCOMES.
         outcome=reply.outcome.value + 1,  # type: ignore[arg-type]
         reason=reply.reason,
         version=reply.version,
@@ -396,24 +394,26 @@ def decode_reply(
     for name, role, array in layout.arrays(bulk):
         if role not in parts:
             raise ModelError(f"{peer} sent {name!r} in a role ({role}) no reply has.")
-        _put(parts[role], name, array, peer)
+        part = parts[role]
+        if name in part:
+            raise ModelError(f"{peer} sent {name!r} twice in one message.")
+        part[name] = array
     return ExchangeReply(
         generation=header.generation,
         sequence=header.sequence,
-        outcome=_member(Outcome, header.outcome, peer),
+        outcome=_member(_OUTCOMES, "outcome", header.outcome, peer),
         reason=header.reason,
         version=header.version,
         staleness=header.staleness,
         global_step=header.global_step,
-        grant=_member(Grant, header.grant, peer),
+        grant=_member(_GRANTS, "grant", header.grant, peer),
         waiting_for=header.waiting_for,
         dense=dense,
         rows=rows,
     )
 
 
-def _member(kind: type[_E], number: int, peer: str) -> _E:
-    try:
-        return kind(number - 1)
-    except ValueError:
-        raise ModelError(f"{peer} sent an unknown {kind.__name__.lower()} ({number}).") from None
+def _member(kind: Mapping[int, _E], what: str, number: int, peer: str) -> _E:
+    if number not in kind:
+        raise ModelError(f"{peer} sent an unknown {what} ({number}).")
+    return kind[number]

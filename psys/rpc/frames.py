@@ -39,6 +39,7 @@ MOST_FIELDS = 1 << 16
 # Protobuf's encoding: https://protobuf.dev/programming-guides/encoding
 _VARINT, _LENGTH = 0, 2
 _FIXED_BYTES = {1: 8, 5: 4}
+_MOST_VARINT_BYTES = 10
 _HEADER_TAG = 1 << 3 | _LENGTH
 _BULK_TAG = 15 << 3 | _LENGTH
 
@@ -141,7 +142,9 @@ def _pieces(tensors: Sequence[Named]) -> Iterator[tuple[int, list[Any]]]:
         yield size, parts
 
 
+@functools.lru_cache(1024)
 def _varint(number: int) -> bytes:
+    # Kept, because headers have few lengths.
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -224,10 +227,13 @@ def lay_out(tensors: Sequence[Any], limit_bytes: int, peer: str) -> Layout:
     places = []
     total = 0
     for tensor in tensors:
-        dtype = dtype_of(tensor.dtype, tensor.name, peer)
-        shape = tuple(tensor.shape)
-        size = check_shape(shape, dtype, tensor.name, peer)
-        places.append((tensor.name, tensor.role, dtype, shape, total, total + size))
+        name, code, shape = tensor.name, tensor.dtype, tuple(tensor.shape)
+        try:
+            dtype, size = _dtype_and_size(code, shape)
+        except ModelError:  # once more, to say of what and of whom
+            dtype = dtype_of(code, name, peer)
+            size = check_shape(shape, dtype, name, peer)
+        places.append((name, tensor.role, dtype, shape, total, total + size))
         total += size + -size % ALIGNMENT
         if total > limit_bytes:
             raise ModelError(
@@ -236,9 +242,21 @@ def lay_out(tensors: Sequence[Any], limit_bytes: int, peer: str) -> Layout:
     return Layout(total, places)
 
 
+@functools.lru_cache(1024)
+def _dtype_and_size(code: int, shape: tuple[int, ...]) -> tuple[np.dtype[Any], int]:
+    # Kept, because most of a message's arrays are like those of the one before. What is refused is
+    # not, so that no peer makes this keep more than MAX_AXES numbers for each.
+    dtype = dtype_of(code, "an array", "A peer")
+    return dtype, check_shape(shape, dtype, "an array", "A peer")
+
+
 def bulk_bytes(tensors: Iterable[Named]) -> int:
     """Return the size of the bulk of a message with these tensors."""
-    return sum(array.nbytes + -array.nbytes % ALIGNMENT for _, _, array in tensors)
+    total = 0
+    for _, _, array in tensors:
+        size = array.nbytes
+        total += size + -size % ALIGNMENT
+    return total
 
 
 def write_bulk(tensors: Iterable[Named], bulk: Array) -> None:
@@ -246,7 +264,7 @@ def write_bulk(tensors: Iterable[Named], bulk: Array) -> None:
     at = 0
     for _, _, array in tensors:
         size = array.nbytes
-        np.copyto(bulk[at : at + size].view(array.dtype).reshape(array.shape), array)
+        np.ndarray(array.shape, array.dtype, bulk, at)[...] = array
         at += size + -size % ALIGNMENT
 
 
@@ -343,15 +361,17 @@ def _split(frame: bytes, peer: str) -> tuple[memoryview | None, memoryview]:
 
 def _fields(view: memoryview, peer: str) -> Iterator[tuple[int, int, int]]:
     """Yield tag, start and stop of each field of an encoded message."""
-    at = 0
-    while at < len(view):
+    at, end = 0, len(view)
+    size: int | None
+    while at < end:
         tag, at = _read_varint(view, at, peer)
-        size = _FIXED_BYTES.get(tag & 7)
         if tag & 7 == _LENGTH:
             size, at = _read_varint(view, at, peer)
         elif tag & 7 == _VARINT:
             size, (_, at) = 0, _read_varint(view, at, peer)
-        if size is None or size > len(view) - at:
+        else:
+            size = _FIXED_BYTES.get(tag & 7)
+        if size is None or size > end - at:
             raise ModelError(f"{peer} sent a frame that is not one of this protocol.")
         yield tag, at, at + size
         at += size
@@ -360,12 +380,8 @@ def _fields(view: memoryview, peer: str) -> Iterator[tuple[int, int, int]]:
 def _read_varint(view: memoryview, at: int, peer: str) -> tuple[int, int]:
     """Return the number at ``at``, and where it ends."""
     number = 0
-    for shift in range(0, 70, 7):
-        if at >= len(view):
-            break
-        byte = view[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
+    for place, byte in enumerate(view[at : at + _MOST_VARINT_BYTES]):
+        number |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return number, at
+            return number, at + place + 1
     raise ModelError(f"{peer} sent a frame that is not one of this protocol.")

@@ -21,6 +21,7 @@ from psys.rpc.frames import (
     MOST_FIELDS,
     Incoming,
     Named,
+    _dtype_and_size,
     describe,
     memory_bytes,
     open_message,
@@ -180,6 +181,18 @@ def test_a_shape_of_many_axes_is_refused_without_their_product() -> None:
     with pytest.raises(ModelError, match="absurd"):
         take(incoming)
     assert time.monotonic() - begun < 3.0  # the product took more than 20
+
+
+@pytest.mark.parametrize(
+    "wrong", [announce((2**62,)), announce((1,) * 33), announce((1,), dtype=77)]
+)
+def test_what_is_refused_is_not_remembered_and_refused_again_by_name(wrong: Header) -> None:
+    take(opened(write(np.zeros(3, np.float32))))
+    known = _dtype_and_size.cache_info().currsize
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"^chief .*'v'"):
+            take(opened([stock(wrong, b"")]))
+    assert _dtype_and_size.cache_info().currsize == known
 
 
 def of_bytes(size: int) -> Header:
