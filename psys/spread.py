@@ -50,6 +50,10 @@ class Spread:
         self._stacks = stacks_of(specs.values())
         self._stack_maps = {one.name: StackMap(one, shard_map) for one in self._stacks.values()}
         self._variables = dict(specs)
+        self._stack_with = {
+            name: self._stacks[spec.stack] for name, spec in specs.items() if spec.stack
+        }
+        """Of each table that is in a stack, that one."""
         self.specs = {**specs, **{one.name: one.spec for one in self._stacks.values()}}
         """Variables and stacks, by the names they may travel under."""
         self.measured = frozenset(name for name, spec in specs.items() if _is_measured(spec))
@@ -77,7 +81,7 @@ class Spread:
         Raises:
             ModelError: if there is no such table, or no such row.
         """
-        stack = self._stack_of(name)
+        stack = self._stack_with.get(name)
         if stack is None:
             return Wanted(name, len(ids), self._split(name, ids))
         return Wanted(stack.name, len(ids), self._split(stack.name, _in_stack(stack, name, ids)))
@@ -91,10 +95,6 @@ class Spread:
         for shard, (at, _) in wanted.parts.items():
             rows[at] = parts[shard][wanted.name]
         return rows
-
-    def _stack_of(self, name: str) -> TableStack | None:
-        spec = self._variables.get(name)
-        return None if spec is None or not spec.stack else self._stacks[spec.stack]
 
     def _split(self, name: str, ids: Array) -> Mapping[int, tuple[Positions, Array]]:
         whole = self._stack_maps.get(name)
@@ -145,7 +145,7 @@ class Spread:
         pieces: dict[str, list[IndexedSlices]] = {}
         for name, gradient in gradients.items():
             self._check(name, gradient)
-            stack = self._stack_of(name)
+            stack = self._stack_with.get(name)
             if stack is None and name not in self._stacks:
                 result[name] = gradient
                 continue

@@ -99,7 +99,7 @@ class ShardMap:
             {0: [10, 11, 12], 1: [13, 14]}
         """
         slices = self.of(variable)
-        whole = np.atleast_1d(array)
+        whole = array if array.ndim else array.reshape(1)
         if len(whole) != slices[-1].stop:
             raise ModelError(
                 f"Variable {variable!r} has {slices[-1].stop} rows, got an array {array.shape}."
@@ -138,7 +138,9 @@ class ShardMap:
                 raise ModelError(
                     f"Variable {variable!r}: the part of shard {one.shard} is missing."
                 )
-            part = np.atleast_1d(parts[one.shard])
+            part = parts[one.shard]
+            if not part.ndim:
+                part = part.reshape(1)
             if part.shape != (one.rows, *shape[1:]):
                 raise ModelError(
                     f"Variable {variable!r}: the part of shard {one.shard} must be "
