@@ -34,6 +34,8 @@ from psys.spread import Spread
 logger = logging.getLogger("psys")
 
 REPLY_SLACK_BYTES = 4096
+PADDING_BYTES = 8
+"""Of each array of a reply, at most."""
 SAY_EVERY_SECS = 10.0
 
 _ASK_AGAIN = (Outcome.ACCUMULATED, Outcome.WAITING)
@@ -75,7 +77,14 @@ class Parameters:
         self._caches = [DenseCache() for _ in self.shards]
         self._spread = Spread(self.specs, self.shard_map)
         self._dense = [self._spread.dense_slices(index) for index in range(len(self.shards))]
-        self._dense_bytes = [self._size(slices) for slices in self._dense]
+        self._row_bytes = {
+            name: math.prod(spec.row_shape) * DTYPES[spec.dtype].itemsize
+            for name, spec in self._spread.specs.items()
+        }
+        self._dense_bytes = [
+            sum(rows * self._row_bytes[name] + PADDING_BYTES for name, (rows, *_) in slices.items())
+            for slices in self._dense
+        ]
 
     # ------------------------------------------------------------ create and restore
 
@@ -334,16 +343,10 @@ class Parameters:
         for shard, request, dense_bytes in zip(
             self.shards, requests, self._dense_bytes, strict=True
         ):
-            asked_bytes = self._size(self._rows_of(request))
-            asked_bytes += dense_bytes if request.pull_dense else 0
+            asked_bytes = dense_bytes if request.pull_dense else 0
+            for name, ids in request.pull_rows.items():
+                asked_bytes += len(ids) * self._row_bytes[name] + PADDING_BYTES
             shard.reply_limit_bytes = REPLY_SLACK_BYTES + asked_bytes
-
-    def _size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """Return how many bytes arrays of these shapes have, each with its padding."""
-        return sum(
-            math.prod(shape) * DTYPES[self._spread.specs[name].dtype].itemsize + 8
-            for name, shape in shapes.items()
-        )
 
     def _rows_of(self, request: ExchangeRequest) -> dict[str, tuple[int, ...]]:
         """Return the shape of the rows that a request asks for, by table."""
