@@ -62,6 +62,7 @@ class Computed:
 
     Attributes:
         batch: what it was computed on.
+        examples: in the batch.
         gradients: by variable, or of tables in a stack by that.
         loss: of the batch.
         spec: what model_fn returned.
@@ -70,6 +71,7 @@ class Computed:
     """
 
     batch: Batch
+    examples: int
     gradients: dict[str, Gradient]
     loss: float
     spec: ModelSpec
@@ -79,7 +81,10 @@ class Computed:
     @property
     def nbytes(self) -> int:
         """The size of the gradients' values."""
-        return sum(values_of(one).nbytes for one in self.gradients.values())
+        total = 0
+        for one in self.gradients.values():
+            total += values_of(one).nbytes
+        return total
 
 
 @dataclass(frozen=True)
@@ -299,7 +304,7 @@ class Session:
                 f"NaN loss during training: the loss is {loss} after global step "
                 f"{step}. Lower the learning rate, or look for bad input."
             )
-        return Computed(batch, gradients, loss, spec, step, pulled.versions)
+        return Computed(batch, batch.size, gradients, loss, spec, step, pulled.versions)
 
     def _send(self, computed: Computed, later: Batch | None, *, more: bool) -> Callable[[], Pulled]:
         """Push a step and pull what ``later`` needs; return what waits for the answer."""
@@ -308,7 +313,7 @@ class Session:
             None if later is None else later.rows,
             more=more,
             global_step=computed.global_step,
-            examples=computed.batch.size,
+            examples=computed.examples,
             versions=computed.versions,
         )
 
@@ -322,7 +327,7 @@ class Session:
         self._dropped += dropped
         self._loss = computed.loss
         self.global_step = step = after.global_step
-        examples, staleness = computed.batch.size, after.staleness
+        examples, staleness = computed.examples, after.staleness
         plain = SessionRunValues(None, computed.loss, step, examples, staleness, dropped)
         for hook, arguments in zip(self._hooks, begun.wanted, strict=True):
             hook.after_run(begun.context, with_results(plain, arguments, computed.spec.predictions))
