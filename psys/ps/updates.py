@@ -80,6 +80,8 @@ class Accumulator:
 
     def arrived(self) -> Fences:
         """Return the push kept of the latest member of each task."""
+        if not self._kept:  # nearly always: it is asked after every push
+            return {}
         return {
             task: (member, request.sequence)
             for (task, member), request in sorted(self._kept.items())
