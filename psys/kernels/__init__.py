@@ -16,6 +16,7 @@ import numpy as np
 
 from psys.errors import ModelError
 
+# Functions import with `import ... as`: from a package, Python calls importlib's code every time.
 if TYPE_CHECKING:
     from psys.arrays import Array
 
@@ -51,7 +52,7 @@ def prepare_rows(dtype: str) -> None:
     Args:
         dtype: of the variable.
     """
-    from psys.kernels import rows
+    import psys.kernels.rows as rows
 
     rows.sum_duplicates.prepare(np.dtype(dtype))
     rows.take_rows.prepare(np.dtype(dtype))
@@ -64,9 +65,9 @@ def prepare_update(name: str, dtype: str) -> None:
         name: which update, a key of ``psys.kernels.updates.UPDATES``.
         dtype: of the variable.
     """
-    from psys.kernels.updates import UPDATES
+    import psys.kernels.updates as updates
 
-    UPDATES[name].prepare(np.dtype(dtype))
+    updates.UPDATES[name].prepare(np.dtype(dtype))
 
 
 def update_dense(
@@ -132,7 +133,7 @@ def _update(
     indices: Array,
     numbers: Sequence[float],
 ) -> None:
-    from psys.kernels.updates import NUMBERS, UPDATES
+    import psys.kernels.updates as updates
 
     value = arrays[0]
     dtype = value.dtype
@@ -146,15 +147,15 @@ def _update(
             )
     if gradient.shape != gradient_shape:
         raise ModelError(f"A gradient must have the shape {gradient_shape}, got {gradient.shape}.")
-    if len(numbers) < NUMBERS[name]:
+    if len(numbers) < updates.NUMBERS[name]:
         raise ModelError(
-            f"Update {name!r} takes {NUMBERS[name]} numbers, got {len(numbers)}: {numbers}."
+            f"Update {name!r} takes {updates.NUMBERS[name]} numbers, got {len(numbers)}: {numbers}."
         )
     if not value.size:
         return
     # A slice that is part of a larger array is updated in a copy, which no shard ever needs.
     tables = [array if array.flags.carray else array.copy("C") for array in arrays]
-    UPDATES[name][dtype](
+    updates.UPDATES[name][dtype](
         *[table.reshape(shape) for table in tables],
         _to_read(gradient, dtype).reshape(len(indices), shape[1]),
         indices,
@@ -177,7 +178,7 @@ def unique(ids: Array) -> tuple[Array, Array]:
     Raises:
         ModelError: if they are no integers, or beyond int64.
     """
-    from psys.kernels import rows
+    import psys.kernels.rows as rows
 
     found, inverse = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
     count = rows.unique(_whole(ids), found, inverse)
@@ -197,7 +198,7 @@ def sum_duplicates(ids: Array, values: Array) -> tuple[Array, Array]:
     Raises:
         ModelError: if there are not as many rows as ids, or these are no integers below 2**63.
     """
-    from psys.kernels import rows
+    import psys.kernels.rows as rows
 
     if ids.shape != values.shape[:1]:
         raise ModelError(f"sum_duplicates: {len(values)} rows have {ids.shape} ids.")
@@ -218,7 +219,7 @@ def take_rows(values: Array, index: Array) -> Array:
     Raises:
         ModelError: if an index is out of range, or the table is not contiguous.
     """
-    from psys.kernels import rows
+    import psys.kernels.rows as rows
 
     if not values.flags.c_contiguous:
         raise ModelError(f"take_rows: a table {values.shape} must be C-contiguous.")
@@ -246,7 +247,7 @@ def add_rows(values: Array, index: Array, count: int, out: Array | None = None) 
     Raises:
         ModelError: if an index is out of range, or there are not as many as values.
     """
-    from psys.kernels import rows
+    import psys.kernels.rows as rows
 
     if index.shape != values.shape[:1]:
         raise ModelError(f"add_rows: {len(values)} rows have {index.shape} numbers.")
@@ -275,7 +276,7 @@ def place_rows(rows: Array, index: Array, parts: Array, out: Array, *, add: bool
     Raises:
         ModelError: if an index is out of range, or a shape does not fit.
     """
-    from psys.kernels import rows as kernels
+    import psys.kernels.rows as kernels
 
     _check_shapes(out, rows, index, parts)
     wrong = kernels.place_rows[out.dtype](_to_read(rows, out.dtype), index, parts, out, add)
@@ -296,7 +297,7 @@ def sum_placed(values: Array, index: Array, parts: Array, sums: Array) -> None:
     Raises:
         ModelError: if an index is out of range, or a shape does not fit.
     """
-    from psys.kernels import rows as kernels
+    import psys.kernels.rows as kernels
 
     _check_shapes(values, sums, index, parts)
     wrong = kernels.sum_placed[sums.dtype](_to_read(values, sums.dtype), index, parts, sums)
@@ -330,14 +331,14 @@ def to_bfloat16(array: Array, out: Array | None = None) -> Array:
     Raises:
         ModelError: if an array has another dtype or shape.
     """
-    from psys.kernels import floats
+    import psys.kernels.floats as floats
 
     return _convert(floats.to_bfloat16, array, np.float32, np.uint16, out)
 
 
 def from_bfloat16(halves: Array, out: Array | None = None) -> Array:
     """Return what ``to_bfloat16`` made as float32; see there."""
-    from psys.kernels import floats
+    import psys.kernels.floats as floats
 
     return _convert(floats.from_bfloat16, halves, np.uint16, np.float32, out)
 
@@ -352,14 +353,14 @@ def to_float16(array: Array, out: Array | None = None) -> Array:
     Raises:
         ModelError: if an array has another dtype or shape.
     """
-    from psys.kernels import floats
+    import psys.kernels.floats as floats
 
     return _convert(floats.to_float16, array, np.float32, np.float16, out)
 
 
 def from_float16(halves: Array, out: Array | None = None) -> Array:
     """Return float16 numbers as float32; see ``to_float16``."""
-    from psys.kernels import floats
+    import psys.kernels.floats as floats
 
     return _convert(floats.from_float16, halves, np.float16, np.float32, out)
 
@@ -372,7 +373,7 @@ def fingerprint64(strings: Array) -> Array:
     Args:
         strings: byte strings of any shape, dtype ``S<width>``.
     """
-    from psys.kernels import strings as kernels
+    import psys.kernels.strings as kernels
 
     hashes = np.empty(strings.size, np.uint64)
     kernels.fingerprint64(_bytes_of(strings.reshape(-1)), strings.dtype.itemsize, hashes)
@@ -389,7 +390,7 @@ def hash_buckets(strings: Array, buckets: int) -> tuple[Array, int]:
     Raises:
         ModelError: if there is no such number of buckets.
     """
-    from psys.kernels import strings as kernels
+    import psys.kernels.strings as kernels
 
     _check_buckets(buckets)
     ids = np.empty(len(strings), np.int64)
@@ -408,7 +409,7 @@ def hash_columns(strings: Array, buckets: Sequence[int]) -> HashedColumns:
     Raises:
         ModelError: as ``hash_buckets``, or if there is not one number of buckets a column.
     """
-    from psys.kernels import strings as kernels
+    import psys.kernels.strings as kernels
 
     if len(buckets) != len(strings):
         raise ModelError(
