@@ -129,7 +129,8 @@ class SliceState:
             self._lent = None
         if isinstance(gradient, IndexedSlices):
             summed = gradient.summed()
-            self._keep(None if self.optimizer.moves_all_rows else summed.indices)
+            if self._cuts:
+                self._keep(None if self.optimizer.moves_all_rows else summed.indices)
             self.optimizer.apply_sparse(
                 self.value,
                 self.slots,
@@ -139,15 +140,14 @@ class SliceState:
                 global_step=global_step,
             )
         else:
-            self._keep(None)
+            if self._cuts:
+                self._keep(None)
             self.optimizer.apply_dense(
                 self.value, self.slots, self.scalars, gradient, global_step=global_step
             )
 
     def _keep(self, rows: Array | None) -> None:
         """Let cuts copy what is about to be changed: these rows, or all."""
-        if not self._cuts:
-            return
         held = [cut for one in self._cuts if (cut := one()) is not None]
         for cut in held:
             cut.keep(rows)
