@@ -64,6 +64,12 @@ class Spread:
             if not spec.sparse
         }
         """Shape and shards of each dense variable."""
+        self._whole_on = {
+            one.variable: one.shard
+            for one in shard_map.slices
+            if one.variable in self._dense and one.rows == specs[one.variable].rows
+        }
+        """The shard of each dense variable that is on one alone, as small ones are."""
 
     def dense_slices(self, shard: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each slice that one shard holds of a dense variable."""
@@ -106,7 +112,7 @@ class Spread:
         """Return every dense variable, whole, of what each shard has of it."""
         return {
             name: parts[shards[0]][name].reshape(shape)
-            if len(shards) == 1
+            if name in self._whole_on
             else self._map.join(name, {shard: parts[shard][name] for shard in shards}, shape)
             for name, (shape, shards) in self._dense.items()
         }
@@ -134,6 +140,9 @@ class Spread:
                 summed = gradient.summed()
                 for shard, (at, local) in self._split(name, summed.indices).items():
                     parts[shard][name] = IndexedSlices(local, _taken(summed.values, at))
+            elif name in self._whole_on:
+                # A scalar travels as one row.
+                parts[self._whole_on[name]][name] = gradient if gradient.ndim else gradient[None]
             else:
                 for shard, part in self._map.split_dense(name, gradient).items():
                     parts[shard][name] = part

@@ -49,6 +49,7 @@ class StackMap:
         self._starts = np.array([run.start for run in runs], np.int64)
         self._run_shards = np.array([run.shard for run in runs], np.int64)
         self._offsets = np.array([run.offset for run in runs], np.int64)
+        self._pieces = [(run.shard, run.offset) for run in runs]
 
     def split(self, rows: Array) -> dict[int, tuple[Positions, Array]]:
         """Return shard → which of ``rows`` it has; see ``ShardMap.split_rows``.
@@ -70,7 +71,7 @@ class StackMap:
             return {self._shards[0]: (slice(0, len(rows)), rows)}
         if len(self._starts) == len(self._shards):
             return self._in_pieces(rows)
-        counts = np.diff(np.searchsorted(rows, self._starts), append=len(rows))
+        counts = np.diff(rows.searchsorted(self._starts), append=len(rows))
         local = rows + np.repeat(self._offsets, counts)
         if len(self._shards) == 1:
             return {self._shards[0]: (slice(0, len(rows)), local)}
@@ -83,9 +84,8 @@ class StackMap:
 
     def _in_pieces(self, rows: Array) -> dict[int, tuple[Positions, Array]]:
         """Do what ``split`` does where each shard has one piece of the stack."""
-        edges = [*np.searchsorted(rows, self._starts).tolist(), len(rows)]
-        runs = zip(self._run_shards.tolist(), self._offsets.tolist(), pairwise(edges), strict=True)
+        edges = [*rows.searchsorted(self._starts).tolist(), len(rows)]
         return {
             shard: (slice(first, last), rows[first:last] + offset)
-            for shard, offset, (first, last) in runs
+            for (shard, offset), (first, last) in zip(self._pieces, pairwise(edges), strict=True)
         }
