@@ -140,6 +140,11 @@ class IndexedSlices:
                 f"{self.indices.shape} and {self.values.shape}."
             )
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the values in bytes."""
+        return self.values.nbytes
+
     def summed(self) -> IndexedSlices:
         """Return the same gradient with sorted, unique indices (duplicates summed)."""
         if bool((self.indices[1:] > self.indices[:-1]).all()):

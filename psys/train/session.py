@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from psys.arrays import Gradient, values_of
+from psys.arrays import Gradient
 from psys.compute.train_store import TrainStore
 from psys.errors import GenerationChanged, NanLossDuringTrainingError
 from psys.exchange import Pulled
@@ -83,7 +83,7 @@ class Computed:
         """The size of the gradients' values."""
         total = 0
         for one in self.gradients.values():
-            total += values_of(one).nbytes
+            total += one.nbytes
         return total
 
 
