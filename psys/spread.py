@@ -169,23 +169,22 @@ class Spread:
         return result
 
     def _check(self, name: str, gradient: Gradient) -> None:
-        spec = self.specs.get(name)
-        if spec is None:
+        if name not in self.specs:
             raise ModelError(f"Gradient of unknown variable {name!r}.")
-        values = values_of(gradient)
+        spec, values = self.specs[name], values_of(gradient)
         if values.dtype != DTYPES[spec.dtype]:
             raise ModelError(f"Gradient of {name!r}: expected {spec.dtype}, got {values.dtype}.")
         if spec.optimizer is None:
             raise ModelError(f"Variable {name!r} is not trained by gradients.")
-        if isinstance(gradient, IndexedSlices):
+        if values is not gradient:  # those of some rows
             if values.shape[1:] != spec.row_shape:
                 raise ModelError(
                     f"Gradient of {name!r}: expected rows of {spec.row_shape}, "
                     f"got {values.shape[1:]}."
                 )
-        elif gradient.shape != spec.shape:
+        elif values.shape != spec.shape:
             raise ModelError(
-                f"Gradient of {name!r}: expected shape {spec.shape}, got {gradient.shape}."
+                f"Gradient of {name!r}: expected shape {spec.shape}, got {values.shape}."
             )
 
     def _refuse_not_finite(self, gradients: Mapping[str, Gradient]) -> None:
