@@ -62,7 +62,6 @@ class Computed:
 
     Attributes:
         batch: what it was computed on.
-        examples: in the batch.
         gradients: by variable, or of tables in a stack by that.
         loss: of the batch.
         spec: what model_fn returned.
@@ -71,7 +70,6 @@ class Computed:
     """
 
     batch: Batch
-    examples: int
     gradients: dict[str, Gradient]
     loss: float
     spec: ModelSpec
@@ -304,7 +302,7 @@ class Session:
                 f"NaN loss during training: the loss is {loss} after global step "
                 f"{step}. Lower the learning rate, or look for bad input."
             )
-        return Computed(batch, batch.size, gradients, loss, spec, step, pulled.versions)
+        return Computed(batch, gradients, loss, spec, step, pulled.versions)
 
     def _send(self, computed: Computed, later: Batch | None, *, more: bool) -> Callable[[], Pulled]:
         """Push a step and pull what ``later`` needs; return what waits for the answer."""
@@ -313,7 +311,7 @@ class Session:
             None if later is None else later.rows,
             more=more,
             global_step=computed.global_step,
-            examples=computed.examples,
+            examples=computed.batch.size,
             versions=computed.versions,
         )
 
@@ -327,7 +325,7 @@ class Session:
         self._dropped += dropped
         self._loss = computed.loss
         self.global_step = step = after.global_step
-        examples, staleness = computed.examples, after.staleness
+        examples, staleness = computed.batch.size, after.staleness
         plain = SessionRunValues(None, computed.loss, step, examples, staleness, dropped)
         for hook, arguments in zip(self._hooks, begun.wanted, strict=True):
             hook.after_run(begun.context, with_results(plain, arguments, computed.spec.predictions))
