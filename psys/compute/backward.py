@@ -19,12 +19,7 @@ from autograd.util import toposort
 
 from psys.arrays import Array
 from psys.compute.deferred import Deferred, value_of
-from psys.compute.tracing import PartwiseVjp
-
-# Lower than any trace autograd opens itself (0, 1, ...), so that an autograd.grad inside a
-# model_fn nests in ours; higher than -1, which autograd takes for "not traced".
-_TRACE = -0.5
-
+from psys.compute.tracing import TRACE, PartwiseVjp
 
 _TAKEN_AS_IT_IS = (np.ndarray, Deferred)
 """The first gradient to flow to a node, where it is none of autograd's own kinds: mostly."""
@@ -33,12 +28,12 @@ _TAKEN_AS_IT_IS = (np.ndarray, Deferred)
 def new_root(value: Array) -> tuple[Array, Any]:
     """Return ``(traced value, node)``: what is computed from it leads back to the node."""
     node = VJPNode.new_root()
-    return new_box(value, _TRACE, node), node
+    return new_box(value, TRACE, node), node
 
 
 def is_traced(value: Any) -> bool:
     """Say whether ``value`` was computed from a root."""
-    return bool(isbox(value) and value._trace == _TRACE)
+    return bool(isbox(value) and value._trace == TRACE)
 
 
 def untraced(value: Any) -> Any:

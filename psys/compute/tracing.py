@@ -8,14 +8,45 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
+from autograd.core import VJPNode
 from autograd.extend import defvjp, defvjp_argnums, primitive
+from autograd.tracer import box_types, new_box
 
 from psys.arrays import Array
 from psys.compute.deferred import Deferred
 
 Forward = Callable[..., Array]
+
+# Lower than any trace autograd opens itself (0, 1, ...), so that an autograd.grad inside a
+# model_fn nests in ours; higher than -1, which autograd takes for "not traced".
+TRACE = -0.5
+
+
+def _recorded(forward: Forward, wrapped: Any) -> Forward:
+    """Return what ``wrapped`` does, in fewer calls where all that is traced is of a step.
+
+    Args:
+        forward: computes it.
+        wrapped: autograd's primitive of it. autograd's own way asks, call by call, for ufuncs and
+            traces that a step of a model_fn seldom has; where it has them, that way is gone.
+    """
+
+    def recorded(*args: Any) -> Any:
+        boxes = [(number, one) for number, one in enumerate(args) if type(one) in box_types]
+        if not boxes:
+            return forward(*args)
+        values = list(args)
+        for number, box in boxes:
+            if box._trace != TRACE:
+                return wrapped(*args)
+            values[number] = box._value
+        answer = forward(*values)
+        numbers, nodes = zip(*[(number, box._node) for number, box in boxes], strict=True)
+        return new_box(answer, TRACE, VJPNode(answer, wrapped, tuple(values), {}, numbers, nodes))
+
+    return recorded
 
 
 def by_first(forward: Forward, gradient: Callable[..., Array]) -> Forward:
@@ -28,7 +59,7 @@ def by_first(forward: Forward, gradient: Callable[..., Array]) -> Forward:
     """
     wrapped = primitive(forward)
     defvjp(wrapped, lambda answer, *args: lambda g: gradient(g, answer, *args))
-    return cast(Forward, wrapped)
+    return _recorded(forward, wrapped)
 
 
 def by_many(forward: Forward, gradients: Callable[..., tuple[Array, ...]]) -> Forward:
@@ -45,7 +76,7 @@ def by_many(forward: Forward, gradients: Callable[..., tuple[Array, ...]]) -> Fo
 
     wrapped = primitive(forward)
     defvjp_argnums(wrapped, make)
-    return cast(Forward, wrapped)
+    return _recorded(forward, wrapped)
 
 
 class PartwiseVjp:
@@ -114,4 +145,4 @@ def by_parts(
 
     wrapped = primitive(forward)
     defvjp_argnums(wrapped, make)
-    return cast(Forward, wrapped)
+    return _recorded(forward, wrapped)

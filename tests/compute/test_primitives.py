@@ -218,6 +218,25 @@ def test_a_bias_is_added_and_has_the_gradient_that_numpy_s_sum_has_bit_for_bit()
     assert only.tobytes() == g.sum(axis=0).tobytes()
 
 
+def test_a_gradient_within_a_model_is_differentiated_too() -> None:
+    """autograd's traces lie above ours: d/dkernel of |d/dx sigmoid(x @ kernel)|², both of ours."""
+
+    def penalty(kernel: Any) -> Any:
+        slope = grad(lambda x: anp.sum(primitives.sigmoid(primitives.dense(x, kernel))))
+        return anp.sum(slope(X) ** 2)
+
+    box, root = new_root(KERNEL)
+    traced = penalty(box)
+    assert untraced(traced) == pytest.approx(penalty(KERNEL))
+    (found,) = backward(traced, np.ones(()), {root}).values()
+    np.testing.assert_allclose(found, grad(penalty)(KERNEL))
+    for at in np.ndindex(*KERNEL.shape):
+        nudge = np.zeros_like(KERNEL)
+        nudge[at] = 1e-6
+        numeric = (penalty(KERNEL + nudge) - penalty(KERNEL - nudge)) / 2e-6
+        assert found[at] == pytest.approx(numeric, rel=1e-4, abs=1e-8)
+
+
 def test_extreme_logits_give_finite_losses() -> None:
     logits = np.array([[-200.0], [200.0]], np.float32)
     labels = np.array([[1.0], [0.0]], np.float32)
