@@ -50,6 +50,22 @@ class TableStack:
         except KeyError:
             raise ModelError(f"Table {table!r} is not in stack {self.name!r}.") from None
 
+    def ranges_of(self, tables: tuple[str, ...]) -> tuple[Array, Array]:
+        """Return where the rows of tables begin in the stack, and how many each has, ``[tables]``.
+
+        Raises:
+            ModelError: if one is not in the stack.
+        """
+        if tables not in self._looked_up:
+            ranges = np.array([self.rows_of(table) for table in tables], np.int64).reshape(-1, 2)
+            self._looked_up[tables] = ranges[:, 0], ranges[:, 1] - ranges[:, 0]
+        return self._looked_up[tables]
+
+    @cached_property
+    def _looked_up(self) -> dict[tuple[str, ...], tuple[Array, Array]]:
+        # A model looks up the same ones in every step.
+        return {}
+
     @cached_property
     def _ranges(self) -> dict[str, tuple[int, int]]:
         return dict(zip(self.tables, pairwise(self.starts.tolist()), strict=True))

@@ -22,7 +22,7 @@ from psys.compute.deferred import Deferred, value_of
 from psys.compute.tracing import TRACE, PartwiseVjp
 
 _TAKEN_AS_IT_IS = (np.ndarray, Deferred)
-"""The first gradient to flow to a node, where it is none of autograd's own kinds: mostly."""
+"""What the first gradient that flows to a node mostly is; autograd has sparse ones of its own."""
 
 
 def new_root(value: Array) -> tuple[Array, Any]:

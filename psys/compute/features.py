@@ -81,6 +81,16 @@ class StackedIds:
 Uniques = tuple[Array, Array, Array]
 """The ids of a column, these sorted and unique, and the inverse."""
 
+
+def keys_of(column: Any) -> tuple[Any, ...] | None:
+    """Return the keys of the features that a column reads; None if it may read any.
+
+    So it may, if it does not say which, in a tuple.
+    """
+    keys = getattr(column, "keys", None)
+    return keys if isinstance(keys, tuple) else None
+
+
 Noted = Callable[[], tuple[Mapping[Any, Any], Mapping[Any, Uniques]]]
 """Returns, the same ones each time, the ``SparseIds`` of some columns, and these made unique."""
 
@@ -164,16 +174,16 @@ class InputFeatures(dict[Any, Any]):
         self.update(other)
         return self
 
-    def _forget(self, key: Any) -> None:
-        self.assigned.add(key)
-        if transformed := self.transformed:
-            # A column that does not say what it reads may read anything.
-            stale = [c for c in transformed if key in getattr(c, "keys", (key,))]
-            for column in stale:
-                del transformed[column]
-
     def still_has(self, plain: PlainTables) -> bool:
         """Return whether no feature was assigned that a column of these tables reads."""
         if plain.keys is None:
             return not self.assigned
         return self.assigned.isdisjoint(plain.keys)
+
+    def _forget(self, key: Any) -> None:
+        self.assigned.add(key)
+        transformed = self.transformed
+        for column in [*transformed]:
+            keys = keys_of(column)
+            if keys is None or key in keys:
+                del transformed[column]

@@ -15,6 +15,7 @@ import numpy as np
 
 from psys.arrays import Array
 from psys.compute.embedding import Combination
+from psys.compute.features import InputFeatures
 from psys.compute.stack_rows import StackPart, StackRows
 
 
@@ -46,11 +47,14 @@ class NumberColumns(NamedTuple):
     widths: tuple[int, ...]
 
     def read(self, features: Mapping[Any, Any]) -> Array | None:
-        """Return their numbers, ``[batch, sum of widths]``.
+        """Return their numbers, ``[batch, sum of widths]``, as ``NumericColumn.dense`` gives each.
 
-        None if a feature is not there, or is no array of numbers that fits its column: this is for
-        the column to say, or to make something of.
+        None if a feature is not there, or is no array of numbers that fits its column, or if the
+        features are of a class of somebody's own: this is for the column to say, or to make
+        something of.
         """
+        if type(features) not in (InputFeatures, dict):
+            return None
         parts: list[Array] = []
         for key, width in zip(self.keys, self.widths, strict=True):
             given = features.get(key)

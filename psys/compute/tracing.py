@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from autograd.core import VJPNode
@@ -33,6 +33,7 @@ def _recorded(forward: Forward, wrapped: Any) -> Forward:
             traces that a step of a model_fn seldom has; where it has them, that way is gone.
     """
 
+    @wraps(forward)
     def recorded(*args: Any) -> Any:
         boxes = [(number, one) for number, one in enumerate(args) if type(one) in box_types]
         if not boxes:

@@ -90,6 +90,8 @@ def _look_up(
         give: what a column gives.
         known: where to note what columns have given.
     """
+    if not isinstance(features, Mapping):
+        return None
     store = current_store()
     together = []
     for one in plan.stacks:
@@ -105,7 +107,7 @@ def _look_up(
             rest += columns.places
         else:
             numbers.append((columns.places[0], read))
-    for at in rest:
+    for at in sorted(rest):
         column = plan.columns[at]
         with store.scope(column.name):
             known[at] = give(column)
@@ -113,7 +115,7 @@ def _look_up(
     sizes = {found.plain.inverses.shape[1] for _, found in together}
     sizes.update(len(one) for _, one in numbers)
     sizes.update(map(len, known.values()))
-    widths = [plan.widths[at] for at in rest]
+    widths = [plan.widths[at] for at in known]
     if len(sizes) > 1 or [*map(width_of, known.values())] != widths:
         return None
     if any(plain_of(part) in stacks for part in known.values()):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import ClassVar
 
 from psys import kernels
 from psys.arrays import Array
@@ -20,11 +19,6 @@ class CompiledOptimizer(Optimizer):
     """An optimizer whose update is one of ``psys.kernels.updates``."""
 
     moves_all_rows = False
-    _writes_its_own_update: ClassVar[bool]
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls._writes_its_own_update = cls.update is not CompiledOptimizer.update
 
     @property
     @abstractmethod
@@ -53,7 +47,7 @@ class CompiledOptimizer(Optimizer):
 
     def prepare(self, dtype: str) -> None:
         """Compile now what updates of variables of ``dtype`` take."""
-        if not self._writes_its_own_update and dtype in ("float32", "float64"):
+        if type(self).update is CompiledOptimizer.update and dtype in ("float32", "float64"):
             kernels.prepare_update(self.kernel, dtype)
 
     def update(
@@ -79,7 +73,7 @@ class CompiledOptimizer(Optimizer):
         global_step: int = 0,
     ) -> None:
         """Apply the gradient of every row of a slice, in place; see ``Optimizer``."""
-        if self._writes_its_own_update:
+        if type(self).update is not CompiledOptimizer.update:
             super().apply_dense(value, slots, scalars, gradient, global_step=global_step)
             return
         check_same_shape(value, gradient)
@@ -100,7 +94,7 @@ class CompiledOptimizer(Optimizer):
         global_step: int = 0,
     ) -> None:
         """Apply the gradient of some rows of a slice, in place; see ``Optimizer``."""
-        if self._writes_its_own_update:
+        if type(self).update is not CompiledOptimizer.update:
             super().apply_sparse(value, slots, scalars, indices, rows, global_step=global_step)
             return
         numbers = self.numbers(self.rate(global_step), scalars, global_step)

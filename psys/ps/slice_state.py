@@ -44,7 +44,7 @@ class SliceState:
     changed: int = 0
     """The shard's version when the value last changed; what was loaded is of version 0."""
     _cuts: list[ref[SliceCut]] = field(default_factory=list, repr=False)
-    """Those that are still to be read, or being read; others may be left until the next push."""
+    """Those that are still to be read, or being read; others are let go by the next."""
     _lent: ref[Array] | None = field(default=None, repr=False)
     """The value as somebody may still be reading it."""
 
@@ -64,6 +64,7 @@ class SliceState:
         """Return the slice as it is now, whatever later pushes change."""
         arrays = {VALUE: self.value, **self.slots}
         made = SliceCut(self.parts, arrays, self.scalars)
+        self._cuts = [one for one in self._cuts if one() is not None]
         self._cuts.append(ref(made))
         return made
 

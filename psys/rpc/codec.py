@@ -322,7 +322,7 @@ def encode_reply(
     header = gradients_pb2.ExchangeResponseHeader(
         generation=reply.generation,
         sequence=reply.sequence,
-        # See _OUTCOMES.
+        # Zero is UNSPECIFIED on the wire; see _OUTCOMES.
         outcome=reply.outcome.value + 1,  # type: ignore[arg-type]
         reason=reply.reason,
         version=reply.version,

@@ -229,10 +229,12 @@ def lay_out(tensors: Sequence[Any], limit_bytes: int, peer: str) -> Layout:
     for tensor in tensors:
         name, code, shape = tensor.name, tensor.dtype, tuple(tensor.shape)
         try:
-            dtype, size = _dtype_and_size(code, shape)
-        except ModelError:  # once more, to say of what and of whom
-            dtype = dtype_of(code, name, peer)
-            size = check_shape(shape, dtype, name, peer)
+            known = _dtype_and_size(code, shape)
+        except ModelError:
+            known = None
+        if known is None:  # asked once more, to say of what and of whom
+            known = (dtype := dtype_of(code, name, peer)), check_shape(shape, dtype, name, peer)
+        dtype, size = known
         places.append((name, tensor.role, dtype, shape, total, total + size))
         total += size + -size % ALIGNMENT
         if total > limit_bytes:

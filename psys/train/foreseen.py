@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from psys.arrays import Array
 from psys.compute.build_store import Prefetch
-from psys.compute.features import InputFeatures, PlainTables, StackedIds
+from psys.compute.features import InputFeatures, PlainTables, StackedIds, keys_of
 from psys.compute.layer_parts import LayerPlan
 from psys.compute.store import check_ids, unique_ids
 from psys.feature_column.ahead import hash_together
@@ -44,9 +44,12 @@ class Lookups:
     @cached_property
     def _keys(self) -> frozenset[Any] | None:
         """The keys of the features that any column reads; None if one may read all."""
-        if not all(hasattr(column, "keys") for column in self._columns):
-            return None
-        return frozenset(key for column in self._columns for key in column.keys)
+        read: set[Any] = set()
+        for keys in map(keys_of, self._columns):
+            if keys is None:
+                return None
+            read.update(keys)
+        return frozenset(read)
 
     @cached_property
     def _by_one(self) -> Mapping[str, int] | None:
@@ -128,10 +131,10 @@ def _stacked(
         ModelError: if one is no row of its table: it would be one of another.
     """
     counts = [*map(len, ids)]
-    starts, sizes = _ranges(stack, tables)
+    starts, sizes = stack.ranges_of(tables)
     joined = np.concatenate(ids)
     # As numbers without a sign: one below zero is too large as well.
-    if not (joined.view(np.uint64) < np.repeat(sizes, counts)).all():
+    if not (joined.view(np.uint64) < np.repeat(sizes.view(np.uint64), counts)).all():
         for table, size, own in zip(tables, sizes.tolist(), ids, strict=True):
             check_ids(table, size, own)
     stops = np.cumsum(counts)
@@ -149,10 +152,3 @@ def _stacked(
         edges[at],
     )
     return StackedIds(rows, tables, ids, edges, plain)
-
-
-@lru_cache(16)
-def _ranges(stack: TableStack, tables: tuple[str, ...]) -> tuple[Array, Array]:
-    """Return where the rows of tables begin in their stack, and how many each has."""
-    ranges = np.array([stack.rows_of(table) for table in tables], np.int64)
-    return ranges[:, 0], (ranges[:, 1] - ranges[:, 0]).astype(np.uint64)

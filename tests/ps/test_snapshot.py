@@ -120,6 +120,10 @@ def test_what_nobody_reads_any_more_costs_a_push_nothing() -> None:
     gc.collect()
     push(state, [7, 2])
     assert not state._cuts
+    for _ in range(5):  # of a variable that nobody pushes to
+        state.cut()
+        gc.collect()
+    assert len(state._cuts) <= 1
 
 
 def test_blocks_are_read_under_the_guard() -> None:

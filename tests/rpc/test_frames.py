@@ -190,8 +190,9 @@ def test_what_is_refused_is_not_remembered_and_refused_again_by_name(wrong: Head
     take(opened(write(np.zeros(3, np.float32))))
     known = _dtype_and_size.cache_info().currsize
     for _ in range(2):
-        with pytest.raises(ModelError, match=r"^chief .*'v'"):
+        with pytest.raises(ModelError, match=r"^chief .*'v'") as caught:
             take(opened([stock(wrong, b"")]))
+        assert caught.value.__context__ is None
     assert _dtype_and_size.cache_info().currsize == known
 
 

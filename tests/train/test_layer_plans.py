@@ -180,6 +180,7 @@ def test_numbers_side_by_side_are_read_together() -> None:
         first,
         {**LATER, **NUMBERS, "n2x": np.zeros(BATCH)},
         {**first, "n2": NUMBERS["n2"] / 11, "n4": np.ones((BATCH, 1), np.int8)},
+        {**first, "n1": np.ma.masked_less(NUMBERS["n1"], 0.3)},
         {**first, "n3": NUMBERS["n3"].tolist()},  # for its column to make something of
         {**first, "n1": np.array([1.5, 2, 3, 4, 5, 6], object)},
         first,
@@ -223,6 +224,8 @@ def test_columns_of_numbers_are_asked_in_the_first_step_alone(
     [
         ({"n3": np.ones((BATCH, 3))}, "feature 'n3' must be"),
         ({"n3": np.array(["a"] * BATCH)}, "takes numbers, but feature 'n3'"),
+        ({"n4": np.array([b"1"] * BATCH)}, "takes numbers, but feature 'n4'"),
+        ({"n1": np.ones((BATCH, 2)), "n2x": np.ones((BATCH, 2))}, "feature 'n1' must be"),
         ({"n3": None}, "feature 'n3'"),
         ({"n4": np.ones(BATCH - 1)}, "batches of different sizes"),
         ({"n3": np.ones((9, 2)), "n4": np.ones(9)}, "batches of different sizes"),
@@ -243,6 +246,50 @@ def test_numbers_that_do_not_fit_are_refused_as_in_the_first_step(
             step(call, model, {**first, **wrong}, known)
         said.append(str(caught.value))
     assert said[0] == said[1]
+
+
+class Halved(dict[str, Any]):
+    """Gives half of what it holds to whoever asks in the usual way."""
+
+    def __getitem__(self, key: str) -> Any:
+        return super().__getitem__(key) / 2
+
+
+@pytest.mark.parametrize("tables", [True, False])
+def test_what_a_layer_is_given_instead_of_the_batch(tables: bool) -> None:
+    numbers = [fc.numeric_column("n1"), fc.numeric_column("n2")]
+    layer = of_layer([*numbers, *map(embedding, (A, B))] if tables else numbers)
+    given: dict[str, Any] = {**FEATURES, **NUMBERS}
+    as_what: list[Any] = [lambda features: features]
+
+    def call(features: Any, labels: Any) -> Spec:
+        return layer(as_what[-1](features), labels)
+
+    model = built(call, given, stacked=True)
+    plans: Any = {}
+    step(call, model, given, plans)
+    if not tables:
+        as_what.append(lambda features: Halved(features))
+        assert step(call, model, given, plans) == step(call, model, given, {})
+    for wrong in (["n1"], None, np.ones(3)):
+        as_what.append(lambda _, wrong=wrong: wrong)
+        for known in (plans, {}):
+            with pytest.raises(ModelError, match="features should be a dictionary of arrays"):
+                step(call, model, given, known)
+
+
+def test_tables_looked_up_together_are_checked_as_each_alone() -> None:
+    model = built(of_layer([embedding(A), embedding(B)]), FEATURES, stacked=True)
+    first, second = (name for name, one in model.specs.items() if one.sparse)
+    store = TrainStore(model.specs, {}, {}, InitialModel(model.specs, seed=1).read_rows)
+    shapes = {name: model.specs[name].shape for name in (first, second)}
+    store.use_tables({first: shapes[first]})
+    store.use_tables(shapes)
+    with pytest.raises(ModelError, match="first asked for with shape"):
+        store.use_tables({first: (1, 1)})
+    store.check_use("whole", (2, 3), sparse=False)
+    with pytest.raises(ModelError, match="both as a whole"):
+        store.use_tables({"whole": (2, 3)})
 
 
 def test_columns_made_anew_in_every_step_are_not_kept() -> None:
@@ -293,10 +340,16 @@ CHANGES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["kept", "forgotten"])
+class Silent(IdentityCategoricalColumn):
+    """Does not say in a tuple what it reads."""
+
+    keys = "a"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kind", [IdentityCategoricalColumn, Forgetful, Silent])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_feature_changed_in_some_steps(change: str, kind: str) -> None:
-    first = Forgetful("a", 5, None) if kind == "forgotten" else A
+def test_a_feature_changed_in_some_steps(change: str, kind: Any) -> None:
+    first = kind("a", 5, None)
     turn = {"change": False}
     layer = of_layer([embedding(first), embedding(B), embedding(C)])
 
@@ -316,15 +369,17 @@ def test_a_feature_changed_in_some_steps(change: str, kind: str) -> None:
     assert (losses[2] != losses[0]) is (change in ("assigned", "updated"))
 
 
-def test_a_copy_that_is_changed_is_what_is_looked_up() -> None:
+@pytest.mark.parametrize("copies", ["before", "after"])
+def test_a_copy_that_is_changed_is_what_is_looked_up(copies: str) -> None:
     layer = of_layer([embedding(A), embedding(B)])
     turn = {"change": False}
 
     def call(features: Any, labels: Any) -> Spec:
-        features = features.copy()
+        if copies == "before":
+            features = features.copy()
         if turn["change"]:
             features["a"] = NEW
-        return layer(features, labels)
+        return layer(features.copy() if copies == "after" else features, labels)
 
     model = built(call, FEATURES, stacked=True)
     losses = []
