@@ -5,6 +5,7 @@ It runs in the input pipeline's thread, one batch ahead of the model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,8 @@ from psys.compute.layer_parts import LayerPlan
 from psys.compute.store import check_ids, unique_ids
 from psys.feature_column.ahead import hash_together
 from psys.stacks import TableStack
+
+logger = logging.getLogger("psys")
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,12 @@ class Lookups:
     def find(self, features: InputFeatures) -> dict[str, Array]:
         """Return the rows a batch looks up, ``[n]`` sorted and unique, by table or stack.
 
-        What is found on the way is noted in ``features``, for the model to use.
+        What is found on the way is noted in ``features``, for the model to use. A column that
+        cannot read its features is left out: model_fn may yet make them what it reads, and if not,
+        the column says so there.
 
         Raises:
-            ModelError: if a column cannot read its features, or gives an id that is no row.
+            ModelError: if a column gives an id that is no row.
         """
         made = hash_together(features, self._columns)
         if (
@@ -85,6 +90,20 @@ class Lookups:
                 rows[name] = stacked.rows
         return {**tables, **rows}
 
+    def _say_left_out(self, column: Any, error: Exception) -> None:
+        """Say once for each column that its rows are asked for in the middle of a step."""
+        if column not in self._left_out:
+            self._left_out.add(column)
+            logger.info(
+                "Column %r is looked up when model_fn comes to it, which makes a step longer: %s",
+                getattr(column, "name", column),
+                error,
+            )
+
+    @cached_property
+    def _left_out(self) -> set[Any]:
+        return set()
+
     def _one_by_one(self, features: InputFeatures) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return what columns look up, each by itself.
 
@@ -95,7 +114,13 @@ class Lookups:
         found: dict[str, list[Array]] = {}
         inverses: dict[str, Array] = {}
         for prefetch in self.prefetches:
-            sparse = prefetch.column.transform(features)
+            try:
+                sparse = prefetch.column.transform(features)
+            except (
+                Exception
+            ) as error:  # of the user's own column, too; it comes again where it counts
+                self._say_left_out(prefetch.column, error)
+                continue
             known = features.uniques.get(prefetch.column)
             if known is None:
                 known = features.uniques[prefetch.column] = (sparse.ids, *unique_ids(sparse.ids))

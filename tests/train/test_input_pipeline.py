@@ -347,12 +347,23 @@ def test_a_batch_is_prepared_once() -> None:
     assert batch.rows["a"] is rows
 
 
-def test_what_a_column_cannot_read_is_said_from_the_pipeline() -> None:
-    word = fc.categorical_column_with_identity("word", 10)
+def test_what_a_column_cannot_read_is_left_to_the_model_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    word, other = (fc.categorical_column_with_identity(name, 10) for name in ("word", "x"))
     pipeline = InputPipeline(lambda: batches([{"x": [1]}] * 9, repeat=False))
-    pipeline.lookups = Lookups((Prefetch("a", word),))
-    with pytest.raises(ModelError, match="word"):
-        list(iter(pipeline.next, None))
+    pipeline.lookups = Lookups((Prefetch("a", word), Prefetch("b", other)))
+    with caplog.at_level("INFO", "psys"):
+        read = [*iter(pipeline.next, None)]
+    # What was read before the model was known is prepared when it is taken.
+    assert [{name: ids.tolist() for name, ids in one.rows.items()} for one in read] == [
+        {"b": [1]}
+    ] * 9
+    (said,) = (one.getMessage() for one in caplog.records)
+    assert said == (
+        "Column 'word' is looked up when model_fn comes to it, which makes a step longer: Feature "
+        "'word' is not in the features dictionary (has: x); column 'word' needs it."
+    )
     pipeline.close()
 
 
