@@ -56,10 +56,11 @@ class TableStack:
         Raises:
             ModelError: if one is not in the stack.
         """
-        if tables not in self._looked_up:
+        found = self._looked_up.get(tables)
+        if found is None:
             ranges = np.array([self.rows_of(table) for table in tables], np.int64).reshape(-1, 2)
-            self._looked_up[tables] = ranges[:, 0], ranges[:, 1] - ranges[:, 0]
-        return self._looked_up[tables]
+            found = self._looked_up[tables] = ranges[:, 0], ranges[:, 1] - ranges[:, 0]
+        return found
 
     @cached_property
     def _looked_up(self) -> dict[tuple[str, ...], tuple[Array, Array]]:

@@ -18,6 +18,7 @@ from psys.compute.build_store import Prefetch
 from psys.compute.features import InputFeatures, PlainTables, StackedIds, keys_of
 from psys.compute.layer_parts import LayerPlan
 from psys.compute.store import check_ids, unique_ids
+from psys.errors import ModelError
 from psys.feature_column.ahead import hash_together
 from psys.stacks import TableStack
 
@@ -97,7 +98,7 @@ class Lookups:
             logger.info(
                 "Column %r is looked up when model_fn comes to it, which makes a step longer: %s",
                 getattr(column, "name", column),
-                error,
+                error if isinstance(error, ModelError) else repr(error),
             )
 
     @cached_property
@@ -113,13 +114,15 @@ class Lookups:
         """
         found: dict[str, list[Array]] = {}
         inverses: dict[str, Array] = {}
+        left_out: set[str] = set()
         for prefetch in self.prefetches:
             try:
                 sparse = prefetch.column.transform(features)
-            except (
-                Exception
-            ) as error:  # of the user's own column, too; it comes again where it counts
+            except MemoryError:
+                raise
+            except Exception as error:  # a column of the user's may raise anything
                 self._say_left_out(prefetch.column, error)
+                left_out.add(prefetch.table)
                 continue
             known = features.uniques.get(prefetch.column)
             if known is None:
@@ -133,7 +136,8 @@ class Lookups:
             table: ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
             for table, ids in found.items()
         }
-        return tables, inverses
+        # What another column finds of such a table is not all that it gives an example.
+        return tables, {name: one for name, one in inverses.items() if name not in left_out}
 
 
 def _stacked(

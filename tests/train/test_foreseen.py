@@ -14,6 +14,7 @@ from psys.arrays import VariableSpec
 from psys.compute.build_store import Prefetch
 from psys.compute.features import InputFeatures
 from psys.errors import ModelError
+from psys.feature_column.categorical import IdentityCategoricalColumn
 from psys.feature_column.sparse_ids import SparseFeature
 from psys.initializers import Constant
 from psys.optimizers import GradientDescentOptimizer
@@ -197,3 +198,31 @@ def test_the_rows_of_a_stack_are_sorted_unique_and_each_its_table_s(
         own = found[table.first : table.stop] - whole.rows_of(f"table {name}")[0]
         assert own.tolist() == table.ids.tolist() == sorted(set(ids[name]))
     assert stops == len(found)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_of_a_table_that_two_columns_read_none_is_taken_for_the_only_one(order: int) -> None:
+    """Though the other could not read its features in this batch, and is left to the model."""
+    narrow, wide = (fc.categorical_column_with_identity("a", size) for size in (3, SIZES["a"]))
+    both = [Prefetch("table a", narrow), Prefetch("table a", wide)]
+    prefetches = (*(both if order else both[::-1]), Prefetch("table b", COLUMNS["b"]))
+    one = Lookups(prefetches, stack("a", "b"))
+    for ids, found in (([2, 1, 0], [0, 1, 2]), ([2, 1, 4], [1, 2, 4])):
+        given = features(a=ids, b=[0, 1, 2])
+        assert as_lists(one.find(given))["stack"][:3] == found
+        plain = given.stacked["stack"].plain
+        assert plain is not None
+        assert plain.tables == ("table b",)
+
+
+class Large(IdentityCategoricalColumn):
+    """Finds no room for its ids."""
+
+    def unpruned_ids(self, features: Any) -> Any:
+        raise MemoryError("no room")
+
+
+def test_too_little_memory_is_no_reason_to_leave_a_column_out() -> None:
+    one = Lookups((Prefetch("table a", Large("a", 5, None)),))
+    with pytest.raises(MemoryError, match="no room"):
+        one.find(features(**ABC))
